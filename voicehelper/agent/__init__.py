@@ -1,0 +1,437 @@
+"""The agent: a question goes out, deltas come back, become units, utterances, sound.
+
+One sentence: `ConversationAgent` connects the stages and owns their lives.
+What it does not do: any stage itself. Read it after `conversation` (who speaks) and `tts_queue` (what sounds).
+
+One lock guards the conversation and the turns. It is held for microseconds, never while a handler of yours runs, and never across a wait.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+from ..conversation import Conversation, Delta, Ended, Outcome, SessionConfig, SessionReady, SessionRefused, TurnRecord
+from ..errors import ConnectionFailed, InputError, ServerRefused, VoiceHelperError
+from ..events import ErrorEvent, Event, EventLog
+from ..player import Player
+from ..realtime import RealtimeConnection
+from ..sentences import Unit
+from ..settings import Secret, Settings
+from ..speakable import speakable
+from ..speech import NO_SDK, NO_SDK_HINT, AzureSpeech, Utterance
+from ..ssml import Voice, legal_text
+from ..tts_queue import TTSQueue
+from . import live
+from .turn import Stream, Turn
+
+__all__ = ["ConversationAgent", "Stream", "Turn"]
+MAX_CHARS = 32_000
+JOIN_S, JOIN_CHARS = 5.0, 300  # with so much speech waiting, short units share one request
+CONFIRM_S = 10.0
+KEEP_SOUND = 20  # turns whose PCM stays
+_log = logging.getLogger("voicehelper")
+
+
+class ConversationAgent:
+    """A voice conversation. Make one with `ConversationAgent.connect()`.
+
+    Attributes:
+        where: one sentence: where we are connected.
+        player: the loudspeaker; `display(agent.player)` puts it on the page.
+        conversation: the state of the session.
+        events: the masked log of both directions.
+        turns: all turns, oldest first.
+        voice: may be set at any time; acts from the next utterance.
+        session: what was asked of the session.
+    """
+
+    def __init__(self, settings: Settings, *, session: SessionConfig | None, voice: Voice | None, player: Player, practice: Any = None):
+        self.settings, self.player, self.voice = settings, player, voice or Voice()
+        self.practice = practice  # the practice server's process, if this agent owns one
+        self.conversation = Conversation(session)
+        self.events = EventLog(settings.mask)
+        self.turns: list[Turn] = []
+        self._lock = threading.RLock()  # guards conversation and turns: the reader, cells and callbacks all come here
+        self._handlers: dict[str, list[Callable]] = {name: [] for name in ("open", "message", "error", "close")}
+        self._confirmed = threading.Event()
+        self._refusal: VoiceHelperError | None = None
+        self._closed = False
+        self._numbers = itertools.count(1)
+        self._said: tuple[str, str] | None = None  # the last (turn, line) on the loudspeaker
+        self.connection = RealtimeConnection(settings, on_event=self._receive, on_tick=self._tick, on_closed=self._lost)
+        self._speech = AzureSpeech(settings)
+        self.queue = TTSQueue(self._speech, player)
+        self.queue.on_change = self._spoke
+
+    @classmethod
+    def connect(
+        cls,
+        settings: Settings | None = None,
+        *,
+        session: SessionConfig | None = None,
+        voice: Voice | None = None,
+        player: Player | None = None,
+        replace: bool = True,
+    ) -> ConversationAgent:
+        """Connect, ask for the session, and return when the service has confirmed it.
+
+        Args:
+            settings: None reads `.env` and the environment: keys mean Azure, nothing configured means the practice server.
+            session: None is `SessionConfig()`.
+            voice: None is `Voice()`.
+            player: None is the loudspeaker of the notebook, or a silent one elsewhere.
+            replace: close the agent that an earlier run of the cell made, and go on with its loudspeaker and its practice server.
+
+        Raises:
+            SettingsError: half-configured or wrong.
+            KeyRefused, DeploymentNotFound, RateLimited, ServerRefused, ConnectionFailed: there is no session, and why.
+        """
+        settings = settings or Settings.load()
+        before = live.current() if replace else None
+        practice = None
+        if before is not None:
+            practice = before._hand_down(settings)
+            before.close()
+        player = player or live.loudspeaker(before and before.player)
+        if settings.backend == "practice" and not settings.realtime_url:
+            practice = practice or _launch()
+            settings = Settings.practice(practice.realtime_url, practice.speech_host, Secret(practice.key))
+        agent = None
+        try:
+            agent = cls(settings, session=session, voice=voice, player=player, practice=practice)
+            agent._open()
+        except BaseException:
+            if agent is not None:
+                agent.close()
+            elif practice is not None:
+                practice.close()
+            raise
+        live.remember(agent)
+        return agent
+
+    @property
+    def where(self) -> str:
+        sound = "" if _has_sdk() else f". No sound: {NO_SDK}. {NO_SDK_HINT}"
+        return f"{self.settings.where}{' (closed)' if self._closed else ''}{sound}"
+
+    @property
+    def session(self) -> SessionConfig:
+        return self.conversation.config
+
+    # -- asking
+
+    def start(self, text: str) -> Turn:
+        """Ask, and return at once: what a widget's callback uses.
+
+        Args:
+            text: 1 to 32,000 characters; control characters and broken surrogates are repaired.
+
+        Raises:
+            InputError: the text is empty or too long. ConnectionFailed: the agent is closed or the connection is lost.
+        """
+        text = _checked(text)
+        if self._closed or not self.connection.is_open:
+            raise ConnectionFailed("the agent is closed" if self._closed else "the connection is lost", hint="Run the cell with connect() again.")
+        self._attend()
+        with self._lock:
+            generation = self.queue.interrupt("a new message came")
+            self._cancel_running("a new message came")
+            record = self.conversation.begin(f"turn{next(self._numbers)}", text, time.monotonic())
+            turn = self._add_turn(record, generation)
+            self._send()
+        return turn
+
+    def ask(self, text: str) -> Turn:
+        """Ask, and wait until the text is complete, whatever its status; speech goes on. Interrupting the kernel cancels the turn."""
+        turn = self.start(text)
+        try:
+            turn.wait_text()
+        except KeyboardInterrupt:
+            self._interrupt_turn(turn)
+            raise
+        return turn
+
+    def stream(self, text: str) -> Stream:
+        """Ask, and iterate over the deltas while they arrive. Breaking out of the loop interrupts.
+
+        Raises:
+            TurnFailed: from the iterator, when the turn failed; `.turn` has what had arrived.
+        """
+        return Stream(self.start(text), self._interrupt_turn)
+
+    def speak_response(self, text: str) -> Turn:
+        """Speak a given text, without the model and without adding to its history. Interrupts like `ask`."""
+        text = _checked(text)
+        if self._closed:
+            raise ConnectionFailed("the agent is closed", hint="Run the cell with connect() again.")
+        self._attend()
+        with self._lock:
+            generation = self.queue.interrupt("a new text came")
+            self._cancel_running("a new text came")
+            self._send()
+            turn = self._add_turn(TurnRecord(f"turn{next(self._numbers)}", ""), generation)
+            turn.add(text)
+            self._speak(turn, turn.splitter.feed(text) + turn.splitter.flush(), last=True)
+            turn.record.text, turn.record.status = text, "done"
+            turn.mark("text_done")
+        self._announce(turn)
+        return turn
+
+    def interrupt(self) -> None:
+        """Stop: no more text and no more sound of what runs now. Waits for nothing; any time, any thread."""
+        self.queue.interrupt()
+        with self._lock:
+            self._cancel_running("interrupted")
+            self._send()
+
+    def close(self) -> None:
+        """End everything this agent started, within 3 seconds. Twice is once; also leaving `with` and ending the interpreter."""
+        with self._lock:
+            already, self._closed = self._closed, True
+        if already:
+            return
+        deadline = time.monotonic() + 3.0
+        self.queue.interrupt("closed")
+        with self._lock:
+            self._cancel_running("closed")
+            self._send()
+        self.queue.close(1.5)
+        self._speech.close()
+        self.connection.close(max(0.2, min(1.0, deadline - time.monotonic())))
+        if self.practice is not None:
+            self.practice.close(max(0.2, deadline - time.monotonic()))
+        live.forget(self)
+
+    def __enter__(self) -> ConversationAgent:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<ConversationAgent: {self.where}; {len(self.turns)} turns>"
+
+    # -- handlers: plain functions, run on the reader thread
+
+    def on_open(self, function: Callable[[], None]) -> Callable[[], None]:
+        """Call `function()` when the connection is open; at the next tick if it is open already. Usable as a decorator, like the other three."""
+        self._handlers["open"].append(function)
+        self.connection.call_soon(lambda: self._call(function))
+        return function
+
+    def on_message(self, function: Callable[[Event], None]) -> Callable[[Event], None]:
+        """Call `function(event)` for every server event, on the reader thread: be quick, never wait."""
+        self._handlers["message"].append(function)
+        return function
+
+    def on_error(self, function: Callable[[Exception], None]) -> Callable[[Exception], None]:
+        """Call `function(error)` for errors the service reports, for a lost connection, and for exceptions in your other handlers."""
+        self._handlers["error"].append(function)
+        return function
+
+    def on_close(self, function: Callable[[int | None, str], None]) -> Callable[[int | None, str], None]:
+        """Call `function(code, reason)` once, when the connection is over."""
+        self._handlers["close"].append(function)
+        return function
+
+    # -- from the reader thread
+
+    def _receive(self, event: Event) -> None:
+        with self._lock:
+            self.events.add("received", event.raw, self.conversation.turn_of(event))
+            self._apply(self.conversation.receive(event, time.monotonic()))
+            self._send()
+        if isinstance(event, ErrorEvent) and event.error.get("code") != "response_cancel_not_active":
+            self._report(ServerRefused(self.settings.mask(str(event.error.get("message") or event.error.get("code")))))
+        for function in self._handlers["message"]:
+            self._call(function, event)
+
+    def _tick(self) -> None:
+        with self._lock:
+            self._apply(self.conversation.tick(time.monotonic()))
+            self._send()
+            if self.turns and self.turns[-1].held:
+                self._speak(self.turns[-1], [])
+
+    def _lost(self, code: int | None, reason: str) -> None:
+        reason = self.settings.mask(reason)
+        with self._lock:
+            self._apply(self.conversation.lost(f"the connection was lost ({reason})"))
+            self._refusal = self._refusal or ConnectionFailed(f"the service closed the connection ({reason})")
+        self._confirmed.set()
+        if not self._closed:
+            self._report(ConnectionFailed(f"the connection was lost ({reason})", hint="Run the cell with connect() again."))
+        for function in self._handlers["close"]:
+            self._call(function, code, reason)
+
+    def _apply(self, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
+            match outcome:
+                case SessionReady():
+                    self._confirmed.set()
+                case SessionRefused(reason):
+                    self._refusal = ServerRefused(f"the session was refused: {self.settings.mask(reason)}")
+                    self._confirmed.set()
+                case Delta(turn_id, text):
+                    turn = self._turn(turn_id)
+                    turn.add(text)
+                    self._speak(turn, turn.splitter.feed(text))
+                case Ended(record):
+                    turn = self._turn(record.id)
+                    self._speak(turn, turn.splitter.flush(), last=True)
+                    turn.mark("text_done")
+                    self._announce(turn)
+
+    # -- speech
+
+    def _speak(self, turn: Turn, units: list[Unit], last: bool = False) -> None:
+        """Make utterances of units. While much speech waits, short ones are joined: the free tier allows 20 requests a minute."""
+        for unit in units:
+            turn.mark("first_unit")
+            if turn.held and sum(len(held) + 1 for held in turn.held) + len(unit) > JOIN_CHARS:
+                self._utter(turn)
+            turn.held.append(unit)
+            if self.queue.waiting_s < JOIN_S:
+                self._utter(turn)
+        if turn.held and (last or self.queue.waiting_s < JOIN_S):
+            self._utter(turn)
+
+    def _utter(self, turn: Turn) -> None:
+        units, turn.held = turn.held, []
+        voice = self.voice
+        spoken = " ".join(said for unit in units if (said := speakable(unit, voice.language)))
+        utterance = Utterance(
+            turn.id, len(turn.utterances), " ".join(units), spoken=spoken, voice=voice, generation=turn.generation
+        )
+        turn.utterances.append(utterance)
+        self.queue.put(utterance)
+
+    def _spoke(self, utterance: Utterance) -> None:
+        """The queue says that an utterance moved."""
+        with self._lock:
+            turn = self._turn(utterance.turn_id)
+        if turn is not None:
+            turn.mark("first_moved")
+            turn.record.heard_chars = len(turn.heard_text)
+            self._announce(turn)
+
+    def _announce(self, turn: Turn) -> None:
+        """One line of status on the loudspeaker, when it changes."""
+        notice = getattr(self.player, "notice", None)
+        failed = next((item.reason for item in turn.utterances if item.status == "failed"), "")
+        lines = {
+            "speaking": "🔊 Speaking response…",
+            "spoken": "🔊 Speech completed",
+            "interrupted": "⏹ Speech interrupted",
+            "failed": f"🔇 {failed}",
+        }
+        line = (turn.id, lines.get(turn.speech, ""))
+        if notice is None or line == self._said or turn is not self.turns[-1] or not line[1]:
+            return
+        self._said = line
+        notice(line[1])
+
+    def _attend(self) -> None:
+        attend = getattr(self.player, "attend", None)
+        if attend is not None:
+            attend()
+
+    # -- inside
+
+    def _open(self) -> None:
+        with self._lock:
+            self.conversation.open()
+            self._send()
+        if not self._confirmed.wait(CONFIRM_S):
+            raise ConnectionFailed(f"{self.settings.host} did not confirm the session within {CONFIRM_S:.0f} s")
+        if self._refusal is not None:
+            raise self._refusal
+
+    def _hand_down(self, settings: Settings) -> Any:
+        """Give the practice server to the agent that comes next, if it will use one."""
+        if self.practice is None or settings.backend != "practice" or settings.realtime_url or not self.practice.alive():
+            return None
+        practice, self.practice = self.practice, None
+        return practice
+
+    def _add_turn(self, record: TurnRecord, generation: int) -> Turn:
+        turn = Turn(record, generation, self.voice.language, lambda: self.queue.is_blocked)
+        self.turns.append(turn)
+        for old in self.turns[-KEEP_SOUND - 1 : -KEEP_SOUND]:
+            for utterance in old.utterances:
+                utterance.clip = None
+        return turn
+
+    def _turn(self, turn_id: str) -> Turn | None:
+        return next((turn for turn in reversed(self.turns) if turn.id == turn_id), None)
+
+    def _interrupt_turn(self, turn: Turn) -> None:
+        if turn is self.turns[-1]:
+            self.interrupt()
+
+    def _cancel_running(self, reason: str) -> None:
+        for turn in self.turns[-1:]:
+            if self.conversation.cancel(turn.record, reason):
+                turn.held.clear()
+                turn.mark("text_done")
+
+    def _send(self) -> None:
+        for message, turn_id in self.conversation.outgoing():
+            self.events.add("sent", message, turn_id)
+            self.connection.send(message)
+            if message["type"] == "response.create":
+                turn = self._turn(turn_id)
+                if turn is not None:
+                    turn.mark("sent")
+
+    def _call(self, function: Callable, *arguments: Any) -> None:
+        """Run one handler of the user; its exception is reported, never lost, never fatal."""
+        try:
+            function(*arguments)
+        except Exception as error:
+            self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        if not self._handlers["error"]:
+            _log.error("%s: %s", type(error).__name__, self.settings.mask(str(error)))
+        for function in self._handlers["error"]:
+            try:
+                function(error)
+            except Exception as second:
+                _log.error("an on_error handler failed: %s: %s", type(second).__name__, self.settings.mask(str(second)))
+
+
+def _checked(text: str) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"a message is a string, not {type(text).__name__}", hint='Write it in quotes, like agent.ask("Hello").')
+    text = legal_text(text)
+    if not text.strip():
+        raise InputError("the message is empty", hint="Type a sentence.")
+    if len(text) > MAX_CHARS:
+        raise InputError(f"the message has {len(text):,} characters", hint=f"Shorten it to {MAX_CHARS:,}, or send it in parts.")
+    return text
+
+
+def _has_sdk() -> bool:
+    try:
+        return find_spec("azure.cognitiveservices.speech") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _launch() -> Any:
+    """A practice server of our own; imported here because nobody with keys needs it."""
+    from ..practice.launcher import LaunchFailed, launch
+
+    try:
+        return launch()
+    except LaunchFailed as error:
+        raise ConnectionFailed(f"the practice server did not start: {error}", hint="Restart the kernel and run the cell again.") from None
+
+

@@ -1,0 +1,199 @@
+"""A turn as its asker sees it: text that grows, utterances that are spoken, times.
+
+One sentence: `Turn` is the view of one question and its answer, `Stream` an iterator over its deltas.
+What it does not do: send or decide anything; the agent and the queue do.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..conversation import TurnRecord
+from ..errors import TurnFailed
+from ..pictures import timeline
+from ..sentences import SentenceSplitter, Unit
+from ..speech import Utterance
+
+POLL_S = 0.25
+TIMES = ("sent", "first_delta", "first_unit", "first_synthesis", "first_audio", "first_clip", "text_done", "speech_done")
+
+
+class Turn:
+    """One user text and its answer. Made by `agent.start()`, `ask()`, `stream()` and `speak_response()`.
+
+    Attributes:
+        id, user_text: its name, and what was asked ("" for `speak_response`).
+        utterances: the pieces that are spoken, in order.
+    """
+
+    def __init__(self, record: TurnRecord, generation: int, language: str, is_blocked: Callable[[], bool]):
+        self.record, self.generation = record, generation
+        self.utterances: list[Utterance] = []
+        self.splitter = SentenceSplitter(language)
+        self.held: list[Unit] = []  # short units that wait to be spoken together
+        self.deltas: list[str] = []
+        self._is_blocked = is_blocked
+        self._asked = time.monotonic()
+        self._times: dict[str, float] = {}
+        self._changed = threading.Condition()  # notified when a delta came, the text ended, or an utterance moved
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def user_text(self) -> str:
+        return self.record.user_text
+
+    @property
+    def text(self) -> str:
+        """What has arrived so far; complete when `status` is "done"."""
+        return "".join(self.deltas)
+
+    @property
+    def status(self) -> str:
+        """Of the text only: running, then exactly one of done, partial, cancelled, failed."""
+        return self.record.status
+
+    @property
+    def reason(self) -> str | None:
+        """Why the text is partial, cancelled or failed."""
+        return self.record.reason
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """Tokens as the service counted them, from `response.done`."""
+        return self.record.usage
+
+    @property
+    def speech(self) -> str:
+        """Of the sound: none, speaking, spoken, interrupted or failed."""
+        voiced = [item for item in self.utterances if item.spoken.strip()]
+        states = {item.status for item in voiced}
+        if not voiced:
+            return "none"
+        if self.status == "running" or not states <= {"spoken", "cancelled", "failed"}:
+            return "speaking"
+        return "failed" if "failed" in states else "interrupted" if "cancelled" in states else "spoken"
+
+    @property
+    def heard_text(self) -> str:
+        """The beginning of the text that was heard, to the last whole word."""
+        heard = 0
+        for item in self.utterances:
+            size = sum(not char.isspace() for char in item.text)
+            if item.status != "spoken":
+                share = item.heard_s / item.clip.duration_s if item.clip else 0.0
+                heard += int(size * share)
+                return _whole_words(self.text, heard)
+            heard += size
+        return _whole_words(self.text, heard)
+
+    @property
+    def timings(self) -> dict[str, float | None]:
+        """Seconds from asking, None if not reached: sent, first_delta, first_unit, first_synthesis, first_audio, first_clip,
+        text_done, speech_done. first_audio is when the service sent its first byte, first_clip when a whole clip was handed over."""
+        found = dict(self._times)
+        voiced = [item for item in self.utterances if item.spoken.strip()]
+        if voiced:
+            times = voiced[0].times
+            found.update(first_synthesis=times.get("synthesising"), first_clip=times.get("handed"))
+            if "ready" in times:
+                first_byte = voiced[0].clip.latencies.get("first_byte") if voiced[0].clip else None
+                found["first_audio"] = times["synthesising"] + first_byte / 1000 if first_byte else times["ready"]
+            if self.speech not in ("none", "speaking"):
+                found["speech_done"] = max(item.times[item.status] for item in voiced)
+        return {name: None if found.get(name) is None else found[name] - self._asked for name in TIMES}
+
+    def wait_text(self, timeout: float | None = None) -> bool:
+        """Wait until the text is complete, whatever its status. False after `timeout` seconds."""
+        return self._wait(lambda: self.status != "running", timeout)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the last clip is over. False after `timeout` seconds, or when the loudspeaker can't sound now (nothing is lost)."""
+        self._wait(lambda: self.speech != "speaking" and self.status != "running" or self._is_blocked(), timeout)
+        return self.speech != "speaking" and self.status != "running"
+
+    def _wait(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            while not condition():
+                left = POLL_S if deadline is None else min(POLL_S, deadline - time.monotonic())
+                if left <= 0:
+                    return False
+                self._changed.wait(left)
+        return True
+
+    def mark(self, name: str) -> None:
+        """Note the first time something happened, and wake whoever waits."""
+        with self._changed:
+            self._times.setdefault(name, time.monotonic())
+            self._changed.notify_all()
+
+    def add(self, delta: str) -> None:
+        """More text has arrived."""
+        self.deltas.append(delta)
+        self.mark("first_delta")
+
+    def __repr__(self) -> str:
+        return f"<Turn {self.id} {self.status}, speech {self.speech}: {self.text[:60]!r}>"
+
+    def _repr_html_(self) -> str:
+        """The timeline of this turn, for a notebook."""
+        bars = []
+        for item in self.utterances:
+            start, ready, handed = (item.times.get(name) for name in ("synthesising", "ready", "handed"))
+            stamps = (start, ready, item.times.get("playing", handed), item.times.get(item.status) if item.is_final else None)
+            bars.append((item.text, *(stamp and stamp - self._asked for stamp in stamps)))
+        return timeline(self.timings, bars, title=self.user_text or self.text)
+
+
+class Stream(Iterator[str]):
+    """The deltas of a turn as they arrive. Closing it, leaving its `with`, an exception in the loop or losing it interrupts the turn."""
+
+    def __init__(self, turn: Turn, interrupt: Callable[[Turn], None]):
+        self.turn, self._interrupt, self._next = turn, interrupt, 0
+
+    def __next__(self) -> str:
+        turn = self.turn
+        try:
+            turn._wait(lambda: len(turn.deltas) > self._next or turn.status != "running", None)
+        except KeyboardInterrupt:
+            self.close()
+            raise
+        if self._next < len(turn.deltas):
+            self._next += 1
+            return turn.deltas[self._next - 1]
+        if turn.status == "failed":
+            raise TurnFailed(turn.reason or "the turn failed", turn=turn)
+        raise StopIteration
+
+    def close(self) -> None:
+        """Interrupt the turn if its text still runs."""
+        if self.turn.status == "running":
+            self._interrupt(self.turn)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _whole_words(text: str, chars: int) -> str:
+    """The beginning of `text` with `chars` characters that are not white space, back to the end of a word."""
+    seen = 0
+    for at, char in enumerate(text):
+        if seen == chars:
+            break
+        seen += not char.isspace()
+    else:
+        return text
+    cut = text[:at]
+    return cut if not cut or text[at].isspace() or cut[-1].isspace() else cut[: max(cut.rfind(" "), cut.rfind("\n"), -1) + 1].rstrip()

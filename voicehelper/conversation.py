@@ -1,0 +1,358 @@
+"""The heart, without I/O: what the server said so far, whose turn it is, and what to send next.
+
+One sentence: `Conversation` takes events (`receive`), wishes (`open`, `begin`, `cancel`) and the time (`tick`), returns what became of the turns,
+and keeps the messages to send until `outgoing()` takes them.
+What it does not do: sockets, threads, clocks, sound. Whoever calls it holds a lock around the call, never across two.
+
+Theory. The service runs one response at a time in a conversation. So a turn is *waiting* (not sent yet: another response has not ended),
+*running* (its `response.create` is out) or final. A turn that is cancelled is final at once for us; the *response* it started is over only
+when `response.done` arrives, and until then the next turn waits. Deltas of a final turn, or of a response that is not ours, are dropped.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, field
+from typing import Any
+
+from .errors import InputError
+from .events import (
+    ErrorEvent,
+    Event,
+    ItemAdded,
+    ItemDone,
+    RateLimitsUpdated,
+    ResponseCreated,
+    ResponseDone,
+    SessionCreated,
+    SessionUpdated,
+    TextDelta,
+)
+
+FIRST_EVENT_S = 15.0  # design §5.10
+DELTA_GAP_S = 30.0
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """What we ask of a session.
+
+    Args:
+        instructions: how the model should behave; counts as input tokens in every turn.
+        max_output_tokens: 1 to 4096, or "inf"; the answer is cut there.
+        output_modalities: ("text",) or ("audio",), never both.
+        transcription: such as {"model": "whisper-1", "language": "es"}; None leaves it off.
+        turn_detection: such as {"type": "server_vad"}; None turns it off.
+
+    Raises:
+        InputError: a value the service would refuse, with the reason.
+
+    Source: Realtime GA reference, `session.update`.
+    """
+
+    instructions: str = "You are a friendly voice assistant. Answer in a few short sentences that are pleasant to listen to."
+    max_output_tokens: int | str = 800
+    output_modalities: tuple[str, ...] = ("text",)
+    transcription: Mapping[str, Any] | None = None
+    turn_detection: Mapping[str, Any] | None = None
+    temperature: InitVar[float | None] = None
+
+    def __post_init__(self, temperature: float | None) -> None:
+        if temperature is not None:
+            raise InputError(
+                "the GA Realtime API has no temperature any more",
+                hint="Say in `instructions` how free or how strict the answers should be.",
+            )
+        object.__setattr__(self, "output_modalities", tuple(self.output_modalities))
+        if self.output_modalities not in (("text",), ("audio",)):
+            raise InputError(
+                f"output_modalities is {self.output_modalities!r}", hint='Ask for ("text",) or ("audio",): the service refuses both at once.'
+            )
+        tokens = self.max_output_tokens
+        if tokens != "inf" and (isinstance(tokens, bool) or not isinstance(tokens, int) or not 1 <= tokens <= 4096):
+            raise InputError(f"max_output_tokens is {tokens!r}", hint='Give a whole number from 1 to 4096, or "inf".')
+        if not isinstance(self.instructions, str):
+            raise InputError("instructions is not a string", hint="Write the instructions as one string.")
+
+    def to_event(self, event_id: str | None = None) -> dict[str, Any]:
+        """The `session.update` that asks for it, ready for the wire."""
+        session = {
+            "type": "realtime",
+            "instructions": self.instructions,
+            "max_output_tokens": self.max_output_tokens,
+            "output_modalities": list(self.output_modalities),
+            "audio": {
+                "input": {
+                    "transcription": dict(self.transcription) if self.transcription else None,
+                    "turn_detection": dict(self.turn_detection) if self.turn_detection else None,
+                }
+            },
+        }
+        return {"type": "session.update", **({"event_id": event_id} if event_id else {}), "session": session}
+
+    def differences(self, effective: Mapping[str, Any]) -> list[str]:
+        """The dotted names of what the server's effective session does not have as asked; [] when all was applied."""
+        return _differences(self.to_event()["session"], effective, "session")
+
+
+def _differences(asked: Mapping[str, Any], got: Any, path: str) -> list[str]:
+    found = []
+    for name, value in asked.items():
+        there = got.get(name) if isinstance(got, Mapping) else None
+        if isinstance(value, Mapping):
+            found += _differences(value, there, f"{path}.{name}")
+        elif there != value:
+            found.append(f"{path}.{name}")
+    return found
+
+
+@dataclass
+class TurnRecord:
+    """One user text and its answer, as history keeps it. `status` is final once it is not "running"."""
+
+    id: str
+    user_text: str
+    text: str = ""
+    status: str = "running"
+    reason: str | None = None
+    usage: dict[str, Any] | None = None
+    response_id: str | None = None
+    heard_chars: int = 0
+    event_ids: tuple[str, ...] = ()
+    pieces: list[str] = field(default_factory=list, repr=False)
+
+
+@dataclass(frozen=True)
+class SessionReady:
+    """The session is as we asked."""
+
+
+@dataclass(frozen=True)
+class SessionRefused:
+    """`session.update` was refused or not applied; the session goes on with the server's defaults."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Delta:
+    """New text of a running turn."""
+
+    turn_id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A turn became final; `code` is the service's own word, if it gave one."""
+
+    record: TurnRecord
+    code: str | None = None
+
+
+Outcome = SessionReady | SessionRefused | Delta | Ended
+
+
+class Conversation:
+    """One conversation over one session.
+
+    Attributes:
+        config: what is asked of the session.
+        session: the server's effective session, {} before it said so.
+        items: ids and roles of the conversation items, in the order of the server.
+        turns: a `TurnRecord` for each turn, oldest first.
+        rate_limits: the last ones announced.
+    """
+
+    def __init__(self, config: SessionConfig | None = None):
+        self.config = config or SessionConfig()
+        self.session: dict[str, Any] = {}
+        self.items: list[dict[str, Any]] = []
+        self.turns: list[TurnRecord] = []
+        self.rate_limits: list[dict[str, Any]] = []
+        self._out: list[tuple[dict[str, Any], str | None]] = []
+        self._waiting: deque[TurnRecord] = deque()
+        self._open: TurnRecord | None = None  # whose response the server is busy with, final or not
+        self._config_event: str | None = None
+        self._counter = 0
+        self._silent_since = 0.0  # the last sign of life of the open response
+        self._began = False
+
+    def open(self) -> None:
+        """A socket is up: ask for the session we want."""
+        self._config_event = self._event_id("cfg")
+        self._send(self.config.to_event(self._config_event), None)
+
+    def begin(self, turn_id: str, text: str, now: float = 0.0) -> TurnRecord:
+        """Start a turn; while another response is open it waits for that one's end."""
+        record = TurnRecord(turn_id, text)
+        self.turns.append(record)
+        self._waiting.append(record)
+        self._next(now)
+        return record
+
+    def cancel(self, record: TurnRecord, reason: str = "interrupted") -> bool:
+        """Make a turn final now. Deltas that still arrive are dropped. False when it was final already."""
+        if record.status != "running":
+            return False
+        self._settle(record, "cancelled", reason)
+        if record in self._waiting:
+            self._waiting.remove(record)
+        elif record is self._open:
+            cancel = {"type": "response.cancel", "event_id": self._event_id("cancel")}
+            self._send({**cancel, "response_id": record.response_id} if record.response_id else cancel, record.id)
+        return True
+
+    def lost(self, reason: str) -> list[Outcome]:
+        """The connection is gone: whatever ran ends as partial (some text) or failed (none)."""
+        running = [record for record in self.turns[-(len(self._waiting) + 1) :] if record.status == "running"]
+        self._waiting.clear()
+        self._open = None
+        return [self._end(record, "partial" if record.pieces else "failed", reason) for record in running]
+
+    def tick(self, now: float) -> list[Outcome]:
+        """Look at the clock: a response that says nothing for too long ends, and the server is told."""
+        record = self._open
+        limit = DELTA_GAP_S if self._began else FIRST_EVENT_S
+        if record is None or now - self._silent_since < limit:
+            return []
+        self._silent_since = now
+        if record.status != "running":  # its end was never announced: do not let the next turn wait for ever
+            self._open = None
+            self._next(now)
+            return []
+        what = "the answer stopped" if self._began else "no answer came"
+        self._send({"type": "response.cancel", "event_id": self._event_id("cancel")}, record.id)
+        return [self._end(record, "partial" if record.pieces else "failed", f"{what}: nothing for {limit:.0f} s")]
+
+    def receive(self, event: Event, now: float = 0.0) -> list[Outcome]:
+        """Take one server event; return what became of it."""
+        match event:
+            case SessionCreated():
+                self.session = event.session
+            case SessionUpdated():
+                return self._updated(event.session)
+            case ItemAdded() | ItemDone():
+                self._keep_item(event.item)
+            case ResponseCreated():
+                self._created(event.response, now)
+            case TextDelta():
+                return self._delta(event, now)
+            case ResponseDone():
+                return self._done(event.response, now)
+            case RateLimitsUpdated():
+                self.rate_limits = event.rate_limits
+            case ErrorEvent():
+                return self._error(event.error, now)
+        return []
+
+    def outgoing(self) -> list[tuple[dict[str, Any], str | None]]:
+        """Take the messages to send, each with the id of the turn it belongs to."""
+        out, self._out = self._out, []
+        return out
+
+    def turn_of(self, event: Event) -> str | None:
+        """The turn an event belongs to, for the log."""
+        response = event.raw.get("response") if isinstance(event.raw.get("response"), Mapping) else {}
+        named = event.raw.get("response_id") or response.get("id")
+        if self._open and named and self._open.response_id in (None, named):
+            return self._open.id
+        return next((record.id for record in reversed(self.turns[-3:]) if named and record.response_id == named), None)
+
+    def _updated(self, session: dict[str, Any]) -> list[Outcome]:
+        self.session = session
+        if wrong := self.config.differences(session):
+            return [SessionRefused(f"the service did not apply {', '.join(wrong)}")]
+        return [SessionReady()]
+
+    def _keep_item(self, item: Mapping[str, Any]) -> None:
+        kept = {name: item.get(name) for name in ("id", "role", "status", "type")}
+        for there in self.items:
+            if there["id"] == kept["id"]:
+                there.update(kept)
+                return
+        self.items.append(kept)
+
+    def _created(self, response: Mapping[str, Any], now: float) -> None:
+        if self._open and self._open.response_id is None:
+            self._open.response_id = response.get("id")
+            self._silent_since = now
+
+    def _delta(self, event: TextDelta, now: float) -> list[Outcome]:
+        record = self._open
+        if record is None or record.response_id != event.response_id:
+            return []
+        self._silent_since, self._began = now, True
+        if record.status != "running" or not event.delta:
+            return []
+        record.pieces.append(event.delta)
+        return [Delta(record.id, event.delta)]
+
+    def _done(self, response: Mapping[str, Any], now: float) -> list[Outcome]:
+        record = self._open
+        if record is None or record.response_id not in (None, response.get("id")):
+            return []
+        record.usage = response.get("usage") if isinstance(response.get("usage"), dict) else None
+        self._open = None
+        outcome = []
+        if record.status == "running":
+            outcome = [self._verdict(record, response)]
+        self._next(now)
+        return outcome
+
+    def _verdict(self, record: TurnRecord, response: Mapping[str, Any]) -> Outcome:
+        details = response.get("status_details") if isinstance(response.get("status_details"), Mapping) else {}
+        error = details.get("error") if isinstance(details.get("error"), Mapping) else {}
+        match response.get("status"):
+            case "completed":
+                return self._end(record, "done", None)
+            case "cancelled":
+                return self._end(record, "cancelled", f"the service cancelled it ({details.get('reason')})")
+            case "incomplete":
+                words = {"max_output_tokens": "cut at the length limit", "content_filter": "stopped by the content filter"}
+                reason = str(details.get("reason"))
+                return self._end(record, "partial", words.get(reason, reason), reason)
+            case other:
+                said = error.get("message") or details.get("reason") or f"the service ended it with status {other!r}"
+                return self._end(record, "partial" if record.pieces else "failed", str(said), error.get("code"))
+
+    def _error(self, error: Mapping[str, Any], now: float) -> list[Outcome]:
+        cause, said = error.get("event_id"), str(error.get("message") or error.get("code") or "the service reported an error")
+        if cause and cause == self._config_event:
+            return [SessionRefused(said)]
+        record = self._open
+        if record is None or cause not in record.event_ids:
+            return []
+        if cause == record.event_ids[1]:  # the response itself was refused; an item's error leaves a response to wait for
+            self._open = None
+        outcome = [self._end(record, "failed", said, error.get("code"))] if record.status == "running" else []
+        self._next(now)
+        return outcome
+
+    def _next(self, now: float) -> None:
+        """Send the next waiting turn, if the server is free."""
+        if self._open or not self._waiting:
+            return
+        record = self._open = self._waiting.popleft()
+        record.event_ids = (self._event_id("item"), self._event_id("ask"))
+        self._silent_since, self._began = now, False
+        content = [{"type": "input_text", "text": record.user_text}]
+        item = {"type": "message", "role": "user", "content": content}
+        self._send({"type": "conversation.item.create", "event_id": record.event_ids[0], "item": item}, record.id)
+        self._send({"type": "response.create", "event_id": record.event_ids[1]}, record.id)
+
+    def _end(self, record: TurnRecord, status: str, reason: str | None, code: str | None = None) -> Ended:
+        self._settle(record, status, reason)
+        return Ended(record, code)
+
+    def _settle(self, record: TurnRecord, status: str, reason: str | None) -> None:
+        record.text, record.status, record.reason = "".join(record.pieces), status, reason
+        record.pieces.clear()
+
+    def _send(self, message: dict[str, Any], turn_id: str | None) -> None:
+        self._out.append((message, turn_id))
+
+    def _event_id(self, word: str) -> str:
+        self._counter += 1
+        return f"{word}_{self._counter}"

@@ -1,0 +1,105 @@
+"""Every failure of voicehelper, in one tree, each with a `hint` in plain words.
+
+One sentence: whoever catches `VoiceHelperError` catches all of ours, can show `.hint` to a learner and can read `.retryable`.
+What it does not do: print, log, or retry anything.
+"""
+
+from __future__ import annotations
+
+
+class VoiceHelperError(Exception):
+    """The root of the tree.
+
+    Args:
+        message: what happened, one sentence, never with a key in it.
+        hint: what to do about it, plain words; each class has one of its own.
+        retryable: whether doing the same again may help.
+    """
+
+    hint = "Run the cell again; if it happens again, restart the kernel."
+    retryable = False
+
+    def __init__(self, message: str, *, hint: str | None = None, retryable: bool | None = None):
+        super().__init__(message)
+        self.message = message
+        if hint is not None:
+            self.hint = hint
+        if retryable is not None:
+            self.retryable = retryable
+
+    def __str__(self) -> str:
+        return f"{self.message} → {self.hint}" if self.hint else self.message
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook cell shows instead of a stack of frames: what happened, and what to do."""
+        lines = [f"\x1b[31m{type(self).__name__}\x1b[0m: {self.message}"]
+        return lines + [f"→ {self.hint}"] if self.hint else lines
+
+
+class SettingsError(VoiceHelperError):
+    """The settings are incomplete or wrong."""
+
+    hint = "Fill in .env (see .env.example), or remove all four variables to use the practice server."
+
+
+class InputError(VoiceHelperError, ValueError):
+    """What was passed in can't be used."""
+
+    hint = "Change the value and call again."
+
+
+class ConnectionFailed(VoiceHelperError):
+    """There is no working connection to the service."""
+
+    hint = "Check the network and the endpoint, then run the cell with connect() again."
+    retryable = True
+
+
+class KeyRefused(VoiceHelperError):
+    """The service did not accept the key."""
+
+    hint = "Check AZURE_OPENAI_KEY: copy it again from the Azure portal, 'Keys and Endpoint'."
+
+
+class DeploymentNotFound(VoiceHelperError):
+    """There is no such deployment behind the endpoint."""
+
+    hint = (
+        "Set AZURE_OPENAI_DEPLOYMENT to the name of *your* deployment: names are chosen by whoever made it "
+        "(Azure AI Foundry, 'Deployments'), and it must be a realtime model."
+    )
+
+
+class ServerRefused(VoiceHelperError):
+    """The service understood the request and said no."""
+
+    hint = "Read the reason: it names the field or the rule."
+
+
+class RateLimited(VoiceHelperError):
+    """Too many requests or tokens for this quota."""
+
+    hint = "Wait a little, then ask again; a class needs a larger quota, or the practice server."
+    retryable = True
+
+
+class TurnFailed(VoiceHelperError):
+    """An answer ended in failure; `.turn` holds what had arrived."""
+
+    hint = "Ask again; turn.text holds what had arrived."
+
+    def __init__(self, message: str, *, turn=None, hint: str | None = None, retryable: bool | None = None):
+        super().__init__(message, hint=hint, retryable=retryable)
+        self.turn = turn
+
+
+class SpeechFailed(VoiceHelperError):
+    """A sentence could not be turned into sound; the text is not affected."""
+
+    hint = "The text is complete; check AZURE_SPEECH_KEY and AZURE_SPEECH_REGION if no sentence is spoken."
+
+
+class SpeechCancelled(VoiceHelperError):
+    """Synthesis was stopped because nobody wants to hear it any more."""
+
+    hint = "Nothing to do: an interrupt or a new question stopped it."

@@ -1,0 +1,221 @@
+"""Realtime events as values, and a log of them without secrets.
+
+One sentence: `parse()` turns what the server sent into a frozen dataclass (`Unknown` for the rest), and `EventLog` keeps both directions, masked and bounded.
+What it does not do: decide anything. What an event *means* for a turn is told by `conversation`.
+
+Source of names and fields: the GA Realtime reference (`RealtimeServerEvent`), dialect without `api-version`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What every server event has: its type, its id, and the dict it came from."""
+
+    type: str
+    event_id: str | None
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCreated(Event):
+    session: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionUpdated(Event):
+    session: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemAdded(Event):
+    item: dict = field(default_factory=dict)
+    previous_item_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDone(Event):
+    item: dict = field(default_factory=dict)
+    previous_item_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseCreated(Event):
+    response: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputItemAdded(Event):
+    response_id: str = ""
+    item: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputItemDone(Event):
+    response_id: str = ""
+    item: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ContentPartAdded(Event):
+    response_id: str = ""
+    part: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ContentPartDone(Event):
+    response_id: str = ""
+    part: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta(Event):
+    response_id: str = ""
+    delta: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TextDone(Event):
+    response_id: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseDone(Event):
+    response: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitsUpdated(Event):
+    rate_limits: list = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorEvent(Event):
+    """`error["event_id"]` names the client event that caused it, where the service says so."""
+
+    error: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown(Event):
+    """Anything else: kept, counted by whoever likes, never fatal."""
+
+
+TYPES: dict[str, type[Event]] = {
+    "session.created": SessionCreated,
+    "session.updated": SessionUpdated,
+    "conversation.item.added": ItemAdded,
+    "conversation.item.done": ItemDone,
+    "response.created": ResponseCreated,
+    "response.output_item.added": OutputItemAdded,
+    "response.output_item.done": OutputItemDone,
+    "response.content_part.added": ContentPartAdded,
+    "response.content_part.done": ContentPartDone,
+    "response.output_text.delta": TextDelta,
+    "response.output_text.done": TextDone,
+    "response.done": ResponseDone,
+    "rate_limits.updated": RateLimitsUpdated,
+    "error": ErrorEvent,
+}
+
+
+def parse(message: str | bytes | Mapping[str, Any]) -> Event:
+    """Turn one server message into an event. Never raises.
+
+    Args:
+        message: the JSON text of a frame, or the dict already read from it.
+
+    Returns:
+        The dataclass of its type; `Unknown` when the type is not in `TYPES`, when a field has the wrong kind of value,
+        or when the frame is not a JSON object at all (then `.type` is "").
+    """
+    try:
+        body = message if isinstance(message, Mapping) else json.loads(message)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, Mapping) or not isinstance(body.get("type"), str):
+        return Unknown("", None, {"unreadable": str(message)[:200]})
+    event_id = body.get("event_id") if isinstance(body.get("event_id"), str) else None
+    cls = TYPES.get(body["type"])
+    if cls is None:
+        return Unknown(body["type"], event_id, body)
+    given = {}
+    for spec in fields(cls)[3:]:
+        value = body.get(spec.name)
+        if value is None:
+            continue
+        expected = type(spec.default_factory()) if callable(spec.default_factory) else str
+        if not isinstance(value, expected):
+            return Unknown(body["type"], event_id, body)
+        given[spec.name] = value
+    return cls(body["type"], event_id, body, **given)
+
+
+def redact(value: Any, mask: Callable[[str], str]) -> Any:
+    """A copy of a JSON value in which every string, keys included, went through `mask`."""
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, Mapping):
+        return {mask(str(key)): redact(item, mask) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redact(item, mask) for item in value]
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One message: when (epoch seconds), which way ("sent" or "received"), its type, its masked body, the turn it belongs to."""
+
+    at: float
+    direction: str
+    type: str
+    body: dict = field(repr=False)
+    turn: str | None = None
+
+
+class EventLog:
+    """Both directions of a conversation, newest last; the oldest fall out.
+
+    Args:
+        mask: takes a string and returns it without secrets; applied before anything is kept.
+        maxlen: how many entries stay.
+        clock: epoch seconds.
+    """
+
+    def __init__(self, mask: Callable[[str], str] = str, maxlen: int = 5000, clock: Callable[[], float] = time.time):
+        self._entries: deque[LogEntry] = deque(maxlen=maxlen)  # append and copy are atomic: two threads write, cells read
+        self._mask, self._clock = mask, clock
+
+    def add(self, direction: str, body: Mapping[str, Any], turn: str | None = None) -> LogEntry:
+        """Keep one message, masked. Safe from any thread."""
+        entry = LogEntry(self._clock(), direction, str(body.get("type", "")), redact(body, self._mask), turn)
+        self._entries.append(entry)
+        return entry
+
+    def select(self, type: str | None = None, direction: str | None = None, turn: str | None = None) -> list[LogEntry]:
+        """The entries whose type starts with `type`, in that direction, of that turn; None means any."""
+        return [
+            entry
+            for entry in self
+            if (type is None or entry.type.startswith(type))
+            and (direction is None or entry.direction == direction)
+            and (turn is None or entry.turn == turn)
+        ]
+
+    def __iter__(self) -> Iterator[LogEntry]:
+        return iter(self._entries.copy())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<EventLog: {len(self)} messages>"

@@ -1,0 +1,91 @@
+"""Pictures of what happened, as inline SVG that is readable in the light and the dark theme.
+
+One sentence: `timeline()` draws one turn: what was waited for, when text came, when each sentence was synthesised and heard.
+What it does not do: measure anything; values come in, a string goes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+WIDTH, LEFT, ROW = 760, 210, 20
+Bar = tuple[str, float | None, float | None, float | None, float | None]
+_STYLE = (
+    "font-family:var(--jp-ui-font-family,sans-serif);font-size:11px;fill:var(--jp-ui-font-color1,#222);max-width:100%;"
+    "background:var(--jp-layout-color1,#fff)"
+)
+_LINE = 'stroke="var(--jp-border-color1,#999)"'
+
+
+def timeline(timings: Mapping[str, float | None], bars: Sequence[Bar], title: str = "") -> str:
+    """One turn, from asking to the last sound.
+
+    Args:
+        timings: seconds from asking, as `Turn.timings`.
+        bars: for each utterance its text and the seconds of: synthesis begun, clip ready, sound begun, over. None: not reached.
+        title: what was asked.
+
+    Returns:
+        An `<svg>` with a title and a description in words for those who do not see it.
+    """
+    moments = [moment for bar in bars for moment in bar[1:] if moment is not None] + [at for at in timings.values() if at is not None]
+    end = max([*moments, 0.1])
+    height = ROW * (len(bars) + 3)
+    wait = timings.get("first_clip")
+    said = "no sound yet" if wait is None else f"the first clip was handed over after {wait:.2f} s"
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img" style="{_STYLE}">',
+        f"<title>Timeline of a turn: {escape(_short(title, 60))}</title>",
+        f"<desc>{len(bars)} utterances in {end:.1f} s; {said}.</desc>",
+    ]
+    parts += _axis(end, height)
+    if wait is not None:
+        parts.append(_bar(0, wait, 0, end, "silence", f"silence {wait:.2f} s"))
+    first, done = timings.get("first_delta"), timings.get("text_done")
+    if first is not None and done is not None:
+        parts.append(_bar(first, max(done, first), 1, end, "text", "text arrives"))
+    for number, (text, begun, ready, sounding, over) in enumerate(bars):
+        row = number + 2
+        parts.append(f'<text x="4" y="{row * ROW + 14}">{escape(_short(text, 32))}</text>')
+        if begun is not None and ready is not None:
+            parts.append(_bar(begun, ready, row, end, "synthesis", ""))
+        if sounding is not None and over is not None and over > sounding:
+            parts.append(_bar(sounding, over, row, end, "sound", "🔊"))
+    return "".join([*parts, "</svg>"])
+
+
+_FILL = {
+    "silence": 'fill="none" stroke="var(--jp-warn-color1,#b45309)" stroke-dasharray="4 3"',
+    "text": 'fill="var(--jp-brand-color3,#90caf9)"',
+    "synthesis": 'fill="none" stroke="var(--jp-ui-font-color2,#666)"',
+    "sound": 'fill="var(--jp-success-color2,#81c784)"',
+}
+
+
+def _bar(start: float, stop: float, row: int, end: float, kind: str, label: str) -> str:
+    x, width = _x(start, end), max(1.5, _x(stop, end) - _x(start, end))
+    shape = f'<rect x="{x:.1f}" y="{row * ROW + 3}" width="{width:.1f}" height="{ROW - 6}" rx="3" {_FILL[kind]}><title>{kind}: {start:.2f} to {stop:.2f} s</title></rect>'
+    return shape + (f'<text x="{x + 4:.1f}" y="{row * ROW + 14}">{escape(label)}</text>' if label else "")
+
+
+def _axis(end: float, height: int) -> list[str]:
+    step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 600) if end / step <= 10 or step == 600)
+    names = [(0, "asked → first sound"), (1, "text")]
+    lines = [f'<text x="4" y="{row * ROW + 14}">{name}</text>' for row, name in names]
+    at = 0.0
+    while at <= end + 1e-9:
+        x = _x(at, end)
+        lines.append(f'<line x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{height - ROW}" {_LINE} stroke-width="0.5"/>')
+        lines.append(f'<text x="{x:.1f}" y="{height - 6}" text-anchor="middle">{at:g} s</text>')
+        at = round(at + step, 6)
+    return lines
+
+
+def _x(seconds: float, end: float) -> float:
+    return LEFT + (WIDTH - LEFT - 30) * seconds / end
+
+
+def _short(text: str, size: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= size else text[: size - 1] + "…"

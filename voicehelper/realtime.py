@@ -1,0 +1,238 @@
+"""One WebSocket to the Realtime service: a reader thread, a writer thread, and nothing that blocks its caller.
+
+One sentence: `RealtimeConnection` opens the socket, hands every event to one function on the reader thread, and sends what is put on its queue.
+What it does not do: know what a turn is, reconnect, or follow a redirect.
+
+Why not `WebSocketApp.run_forever`: it follows redirects *with the key*, its close() can hang for seconds, and it has no timeout by default.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import websocket
+
+from .errors import ConnectionFailed, DeploymentNotFound, KeyRefused, RateLimited, ServerRefused, VoiceHelperError
+from .events import Event, parse
+from .settings import Settings
+
+HANDSHAKE_S = 10.0
+POLL_S = 0.25
+OPCODE_TEXT, OPCODE_CLOSE = websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_CLOSE
+
+
+class RealtimeConnection:
+    """An open socket.
+
+    Args:
+        settings: where, and with which key.
+        on_event: called with every `Event`, on the reader thread.
+        on_tick: called on the reader thread at least every 0.25 s while nothing arrives.
+        on_closed: called once, on the reader thread, with (close code or None, reason) when the connection is over.
+
+    Raises:
+        KeyRefused, DeploymentNotFound, RateLimited, ServerRefused, ConnectionFailed: why there is no connection.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        on_event: Callable[[Event], None],
+        on_tick: Callable[[], None],
+        on_closed: Callable[[int | None, str], None],
+    ):
+        self._on_event, self._on_tick, self._on_closed = on_event, on_tick, on_closed
+        self._mask = settings.mask
+        self._out: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()  # the writer's: send() must never wait
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # what others want done on the reader thread
+        self._closing = threading.Event()  # said once, read by both threads and by close()
+        self._lost: str | None = None
+        self._ws = _open(settings)
+        self._ws.settimeout(POLL_S)
+        self._reader = threading.Thread(target=self._read, name="voicehelper-reader", daemon=True)
+        self._writer = threading.Thread(target=self._write, name="voicehelper-writer", daemon=True)
+        self._writer.start()
+        self._reader.start()
+
+    @property
+    def is_open(self) -> bool:
+        return self._reader.is_alive() and self._lost is None and not self._closing.is_set()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Queue one message for the writer; returns at once."""
+        self._out.put(message)
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Run something on the reader thread, within 0.25 s."""
+        self._calls.put(function)
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Say goodbye, shut the socket down and join both threads. Idempotent; from any thread but the reader."""
+        if not self._closing.is_set():
+            self._closing.set()
+            self._out.put(None)
+            self._writer.join(min(timeout, 0.5))
+            self._shutdown()
+        self._reader.join(timeout)
+        self._writer.join(timeout)
+
+    def _shutdown(self) -> None:
+        """Wake whoever is inside recv or send; `WebSocket.close()` alone can wait for a stalled peer."""
+        made = self._ws.sock
+        if made is not None:
+            try:
+                made.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # the peer was faster
+
+    def _write(self) -> None:
+        while (message := self._out.get()) is not None:
+            try:
+                self._ws.send(json.dumps(message))
+            except Exception as error:  # a send that failed may have left half a frame: this socket is over
+                self._lost = self._lost or self._mask(f"sending failed ({type(error).__name__})")
+                return self._shutdown()
+        try:
+            self._ws.send_close(1000, b"bye")
+        except Exception:
+            pass  # closing anyway
+
+    def _read(self) -> None:
+        code, reason = None, ""
+        try:
+            code, reason = self._frames()
+        except Exception as error:
+            reason = self._lost or self._mask(f"{type(error).__name__}: {error}")
+        self._lost = reason or "closed"
+        self._out.put(None)
+        self._shutdown()
+        try:
+            self._ws.sock and self._ws.sock.close()
+        finally:
+            self._on_closed(code, "closed" if self._closing.is_set() else reason)
+
+    def _frames(self) -> tuple[int | None, str]:
+        """Read until the end; return the close code and reason."""
+        while not self._closing.is_set():
+            while not self._calls.empty():
+                self._calls.get()()
+            try:
+                opcode, frame = self._ws.recv_data_frame(True)
+            except websocket.WebSocketTimeoutException:
+                self._on_tick()
+                continue
+            if opcode == OPCODE_CLOSE:
+                payload = frame.data or b""
+                return int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None, payload[2:].decode("utf-8", "replace")
+            if opcode == OPCODE_TEXT:
+                self._on_event(parse(frame.data))
+                self._on_tick()
+        return 1000, "closed"
+
+
+def _open(settings: Settings) -> websocket.WebSocket:
+    """The handshake, with every refusal in words. Errors are raised anew, without the library's frames: those hold the header."""
+    try:
+        made = websocket.create_connection(
+            settings.url,
+            timeout=HANDSHAKE_S,
+            header={"api-key": settings.openai_key.reveal()},
+            suppress_origin=True,
+            redirect_limit=0,
+            skip_utf8_validation=True,
+            **_loopback(settings.realtime_url),
+        )
+    except Exception as error:
+        failure = _in_words(error, settings)
+    else:
+        if made.getstatus() == 101:
+            return made
+        made.shutdown()
+        failure = ConnectionFailed(f"{settings.host} answered {made.getstatus()} instead of opening a WebSocket")
+    raise failure from None
+
+
+def _loopback(url: str) -> dict[str, socket.socket]:
+    """A socket made by us for a server on this machine: a proxy in the environment must not see it."""
+    parts = urlsplit(url)
+    if parts.scheme != "ws":
+        return {}
+    made = socket.create_connection((parts.hostname, parts.port or 80), HANDSHAKE_S)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return {"socket": made}
+
+
+def _in_words(error: Exception, settings: Settings) -> VoiceHelperError:
+    host = urlsplit(settings.realtime_url).netloc
+    match error:
+        case websocket.WebSocketBadStatusException():
+            return _refusal(error, settings, host)
+        case websocket.WebSocketAddressException() | socket.gaierror():
+            return ConnectionFailed(
+                f"no host named {host} was found", hint="Check AZURE_OPENAI_ENDPOINT and the network.", retryable=False
+            )
+        case ssl.SSLCertVerificationError():
+            return ConnectionFailed(
+                f"the certificate of {host} is not trusted here",
+                hint="If your network re-signs HTTPS, set SSL_CERT_FILE to its certificate.",
+                retryable=False,
+            )
+        case ConnectionRefusedError():
+            return ConnectionFailed(
+                f"nothing answers on {host} (connection refused)", hint="Check the address and the port; is the server running?"
+            )
+        case TimeoutError() | websocket.WebSocketTimeoutException():
+            return ConnectionFailed(f"{host} did not answer within {HANDSHAKE_S:.0f} s")
+        case _ if "redirect" in str(error).lower():
+            return ConnectionFailed(
+                f"{host} redirects to another host; a key is never sent there", hint="Check AZURE_OPENAI_ENDPOINT.", retryable=False
+            )
+        case _:
+            return ConnectionFailed(settings.mask(f"no connection to {host} ({type(error).__name__}: {error})"))
+
+
+def _refusal(error: websocket.WebSocketBadStatusException, settings: Settings, host: str) -> VoiceHelperError:
+    body = settings.mask((error.resp_body or b"")[:2000].decode("utf-8", "replace"))
+    said = _message_of(body)
+    match error.status_code:
+        case 401 | 403:
+            return KeyRefused(f"{host} refused the key ({error.status_code}{said})")
+        case 404:
+            return DeploymentNotFound(f"{host} has no deployment named {settings.deployment!r} (404{said})")
+        case 400 if "Opper" in body or "not supported" in body.lower():
+            return DeploymentNotFound(f"the deployment {settings.deployment!r} is not a realtime model (400{said})")
+        case 429:
+            wait = (error.resp_headers or {}).get("retry-after")
+            return RateLimited(f"{host} has no room for another session (429{said})", hint=f"Try again in {wait} s." if wait else None)
+        case 200:
+            return ConnectionFailed(
+                f"something answers on {host} that is not the Realtime service (200, a web page)",
+                hint="Check AZURE_OPENAI_ENDPOINT; a login page of the network may stand in between.",
+                retryable=False,
+            )
+        case status if 300 <= status < 400:
+            return ConnectionFailed(
+                f"{host} redirects to another host ({status}); a key is never sent there",
+                hint="Check AZURE_OPENAI_ENDPOINT.",
+                retryable=False,
+            )
+        case status:
+            return ServerRefused(f"{host} refused the connection ({status}{said})", retryable=status >= 500)
+
+
+def _message_of(body: str) -> str:
+    """The service's own sentence out of a JSON error body, or nothing."""
+    try:
+        said = json.loads(body)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return f": {said}"

@@ -1,0 +1,246 @@
+"""Where to connect, and with which keys: `.env` and the environment, read once.
+
+One sentence: `Settings.load()` turns seven variables into a frozen value, or says in words what is missing.
+What it does not do: open a connection, choose silently between Azure and practice, or change the environment.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from .errors import SettingsError
+
+REQUIRED = ("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_KEY", "AZURE_SPEECH_KEY", "AZURE_SPEECH_REGION")
+DEFAULT_DEPLOYMENT = "gpt-realtime-2.1-mini"
+_ALIASES = {"AZURE_OPENAI_KEY": ("AZURE_OPENAI_KEY", "AZURE_OPENAI_API_KEY")}
+_PLACEHOLDER = re.compile(r"<.*>|your[_\- ].*|.*//your-resource.*|x{4,}|\.\.\.|changeme", re.IGNORECASE)
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_SHOWN = 8  # so many characters of a key in a row are as good as the key
+
+
+class Secret:
+    """A key that no repr, str, format or pickle shows. `reveal()` is called where a header is built, and nowhere else."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str):
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def mask(self, text: str) -> str:
+        """`text` without the key, nor any 8 characters of it in a row."""
+        value = self._value
+        if len(text) < min(_SHOWN, len(value)) or not value:
+            return text
+        if len(value) <= _SHOWN:
+            return text.replace(value, "****")
+        parts = {value[i : i + _SHOWN] for i in range(len(value) - _SHOWN + 1)}
+        hidden = set()
+        for start in range(len(text) - _SHOWN + 1):
+            if text[start : start + _SHOWN] in parts:
+                hidden.update(range(start, start + _SHOWN))
+        if not hidden:
+            return text
+        return re.sub("\0+", "****", "".join("\0" if i in hidden else char for i, char in enumerate(text)))
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret('****')"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+    def __reduce__(self):
+        raise TypeError("a Secret is not pickled or copied to disk")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything needed to connect.
+
+    Attributes:
+        backend: "azure" or "practice".
+        realtime_url: `wss://HOST/openai/v1/realtime`, without the model (GA path: no api-version).
+        deployment: the name of the Realtime deployment, the user's own.
+        openai_key, speech_key: masked.
+        speech_region: such as "westeurope"; None in practice.
+        speech_host: `ws://127.0.0.1:PORT` in practice; None on Azure.
+    """
+
+    backend: str
+    realtime_url: str = ""
+    openai_key: Secret = Secret("")
+    deployment: str = DEFAULT_DEPLOYMENT
+    speech_key: Secret = Secret("")
+    speech_region: str | None = None
+    speech_host: str | None = None
+
+    @classmethod
+    def load(cls, dotenv: str | os.PathLike | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read `.env` and the environment; the environment wins.
+
+        Args:
+            dotenv: the file to read; None looks for `.env` here and in the folders above.
+            environ: instead of `os.environ`.
+
+        Returns:
+            Settings for Azure when all four variables are given, for practice when none is. A practice server that runs
+            elsewhere on this machine is named by VOICEHELPER_PRACTICE_URL and VOICEHELPER_PRACTICE_KEY.
+
+        Raises:
+            SettingsError: some variables are missing, empty or still placeholders (the message names them), an endpoint is not
+                a host name, VOICEHELPER_BACKEND is something else than azure or practice, or the file can't be read.
+        """
+        values = _read(dotenv, os.environ if environ is None else environ)
+        backend = values.get("VOICEHELPER_BACKEND", "").lower()
+        if backend not in ("", "azure", "practice"):
+            raise SettingsError(f"VOICEHELPER_BACKEND is {backend!r}", hint="Set it to azure or practice, or remove it.")
+        given = {name: _lookup(values, name) for name in REQUIRED}
+        missing = [name for name, value in given.items() if not value]
+        if backend == "practice" or (not backend and len(missing) == len(REQUIRED)):
+            return cls._practice(values)
+        if missing:
+            raise SettingsError(_missing_words(missing, values))
+        return cls(
+            backend="azure",
+            realtime_url=realtime_url(given["AZURE_OPENAI_ENDPOINT"]),
+            openai_key=Secret(given["AZURE_OPENAI_KEY"]),
+            deployment=_lookup(values, "AZURE_OPENAI_DEPLOYMENT") or DEFAULT_DEPLOYMENT,
+            speech_key=Secret(given["AZURE_SPEECH_KEY"]),
+            speech_region=re.sub(r"\s+", "", given["AZURE_SPEECH_REGION"]).lower(),
+        )
+
+    @classmethod
+    def _practice(cls, values: Mapping[str, str]) -> Settings:
+        url, key = _lookup(values, "VOICEHELPER_PRACTICE_URL"), Secret(_lookup(values, "VOICEHELPER_PRACTICE_KEY"))
+        if not url:
+            return cls(backend="practice")
+        parts = urlsplit(url)
+        if parts.hostname not in _LOOPBACK or not parts.port:
+            raise SettingsError(
+                f"VOICEHELPER_PRACTICE_URL is {url!r}, not a server on this machine", hint="Write it as http://127.0.0.1:PORT."
+            )
+        return cls.practice(f"ws://{parts.netloc}/openai/v1/realtime", f"ws://{parts.netloc}", key)
+
+    @classmethod
+    def practice(cls, realtime_url: str, speech_host: str, key: Secret) -> Settings:
+        """Settings of a practice server that runs already."""
+        return cls("practice", realtime_url, key, speech_key=key, speech_host=speech_host)
+
+    @property
+    def url(self) -> str:
+        """The URL of the socket, deployment included, without a key."""
+        return f"{self.realtime_url}?model={quote(self.deployment, safe='')}"
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.realtime_url).hostname or ""
+
+    @property
+    def where(self) -> str:
+        """One sentence: where we are connected."""
+        if self.backend == "practice":
+            return (
+                f"practice server on {urlsplit(self.realtime_url).netloc or 'this machine'}: "
+                "a scripted tutor and a practice voice, no keys, no internet"
+            )
+        return f"Azure OpenAI at {self.host}, deployment {self.deployment}; Azure Speech in {self.speech_region}"
+
+    def mask(self, text: str) -> str:
+        """`text` without any of the keys."""
+        return self.speech_key.mask(self.openai_key.mask(text))
+
+
+def realtime_url(endpoint: str) -> str:
+    """The GA Realtime URL for any spelling of an endpoint: with or without scheme, slash, path or query.
+
+    Raises:
+        SettingsError: there is no host name in it.
+
+    Source: Azure OpenAI, how-to realtime-audio-websockets (`/openai/v1/realtime`, api-version must be absent).
+    """
+    text = endpoint.strip().strip("\"'")
+    parts = urlsplit(text if "//" in text else f"//{text}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or not re.fullmatch(r"[\w.\-:]+", host) or ("." not in host and host not in _LOOPBACK):
+        raise SettingsError(
+            f"AZURE_OPENAI_ENDPOINT is {endpoint!r}, which names no host", hint="Write it as https://NAME.openai.azure.com."
+        )
+    scheme = "ws" if host in _LOOPBACK and parts.scheme in ("http", "ws") else "wss"
+    shown = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{shown}{f':{port}' if port else ''}/openai/v1/realtime"
+
+
+def _read(dotenv: str | os.PathLike | None, environ: Mapping[str, str]) -> dict[str, str]:
+    from dotenv import dotenv_values, find_dotenv
+
+    path = os.fspath(dotenv) if dotenv is not None else find_dotenv(usecwd=True)
+    values: dict[str, str] = {}
+    if path:
+        try:
+            text = _decode(Path(path).read_bytes())
+        except OSError as error:
+            raise SettingsError(f"{path} can't be read ({error.strerror})", hint="Check its name and permissions.") from None
+        found = dotenv_values(stream=io.StringIO(text), interpolate=False)
+        values = {name: _clean(value) for name, value in found.items() if value}
+    return {**values, **{name: clean for name, value in environ.items() if (clean := _clean(value))}}
+
+
+def _decode(content: bytes) -> str:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", "replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _clean(value: str) -> str:
+    return value.strip().strip("“”‘’\u00a0").strip()
+
+
+def _lookup(values: Mapping[str, str], name: str) -> str:
+    """The first spelling of a variable that has a real value."""
+    for spelling in _ALIASES.get(name, (name,)):
+        value = values.get(spelling, "")
+        if value and not _PLACEHOLDER.fullmatch(value):
+            return value
+    return ""
+
+
+def _placeholders(values: Mapping[str, str]) -> list[str]:
+    names = [spelling for name in REQUIRED for spelling in _ALIASES.get(name, (name,))]
+    return [name for name in names if values.get(name) and _PLACEHOLDER.fullmatch(values[name])]
+
+
+def _missing_words(missing: list[str], values: Mapping[str, str]) -> str:
+    still = [name for name in missing if set(_ALIASES.get(name, (name,))) & set(_placeholders(values))]
+    absent = [name for name in missing if name not in still]
+    said = []
+    if absent:
+        said.append(f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing")
+    if still:
+        said.append(f"{', '.join(still)} {'is still a placeholder' if len(still) == 1 else 'are still placeholders'}")
+    return "; ".join(said)

@@ -1,0 +1,57 @@
+"""What is *said* for a unit: Markdown signs, code, links, emoji and formulas are made speakable or left out.
+
+One sentence: `speakable(unit)` returns the words for the voice, "" when nothing is to be said.
+What it does not do: escape XML (`ssml` does), cut text (`sentences` does), or translate.
+"""
+
+from __future__ import annotations
+
+import re
+
+CODE_WORDS = {"en": "code example", "es": "ejemplo de código", "de": "Codebeispiel", "fr": "exemple de code"}
+FORMULA_WORDS = {"en": "formula", "es": "fórmula", "de": "Formel", "fr": "formule"}
+_HEADING = re.compile(r"^\s*#{1,6}\s+")
+_ITEM = re.compile(r"^\s*(?:[-*+•]|\d{1,3}[.)])\s+(?:\[[ xX]\]\s+)?")
+_RULE_ROW = re.compile(r"^[\s|:\-]+$")
+_FORMULA = re.compile(r"\$\$[^$]{1,300}\$\$|\\\([^)]{1,300}\\\)|\\\[[^\]]{1,300}\\\]|\$(?![\s\d])[^$\n]{1,100}\$")
+_IMAGE = re.compile(r"!\[([^\]]{0,200})\]\([^)\s]{0,500}\)")
+_LINK = re.compile(r"\[([^\]]{1,200})\]\([^)\s]{0,500}\)")
+_URL = re.compile(r"\b(?:https?://|www\.)([\w\-.]+)(?:[/?#][^\s)>\]]*)?")
+_FOOTNOTE = re.compile(r"\[\^?\d{1,3}\]")
+_EMPHASIS = re.compile(r"(?<!\w)(\*{1,3}|_{1,3})(?=\S)([^*_\n]{1,300}?)(?<=\S)\1(?!\w)")
+_EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff\u200d\ufe0f\u20e3]+")
+
+
+def speakable(unit: str, language: str = "en") -> str:
+    """The words to say for one unit.
+
+    Args:
+        unit: a `Unit` of the splitter (its `.kind` tells headings, items, rows and code), or any string, taken as prose.
+        language: for the few words that are added, such as "code example".
+
+    Returns:
+        Plain text without Markdown signs and emoji; "" when no letter or digit is left.
+    """
+    kind = getattr(unit, "kind", "prose")
+    short = language.split("-")[0].lower()
+    if kind == "code":
+        return f"{CODE_WORDS.get(short, CODE_WORDS['en'])}." if unit.lstrip().startswith(("```", "~~~")) else ""
+    text = str(unit)
+    if kind == "heading":
+        text = _HEADING.sub("", text)
+    elif kind == "item":
+        text = _ITEM.sub("", text)
+    elif kind == "row":
+        if _RULE_ROW.match(text):
+            return ""
+        text = ", ".join(cell for cell in (part.strip() for part in text.split("|")) if cell) + "."
+    text = _FORMULA.sub(FORMULA_WORDS.get(short, FORMULA_WORDS["en"]), text)
+    text = _LINK.sub(r"\1", _IMAGE.sub(r"\1", text))
+    text = _URL.sub(r"\1", text)
+    text = _FOOTNOTE.sub("", text)
+    for _ in range(2):  # bold around italic
+        text = _EMPHASIS.sub(r"\2", text)
+    text = " ".join(_EMOJI.sub(" ", text.replace("`", "")).split())
+    if not any(char.isalnum() for char in text):
+        return ""
+    return f"{text}." if kind in ("heading", "item") and text[-1].isalnum() else text  # a full stop is a pause

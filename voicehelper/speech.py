@@ -1,0 +1,308 @@
+"""Text to sound: the utterance, its clip, and the Azure Speech SDK behind one function.
+
+One sentence: `AzureSpeech.synthesize(utterance, cancelled)` returns the sound of one utterance, or says why there is none.
+What it does not do: queue, order, retry or play. The SDK is imported on first use, so that text chat works without it.
+
+Traps of the SDK that shape this file: a request whose synthesizer is dropped may be lost; a stop before `synthesis_started` is ignored; `.get()`
+can block 80 s and shields the thread from Interrupt; a callback that is still connected when the interpreter ends aborts the process.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+import wave
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import SpeechCancelled, SpeechFailed, VoiceHelperError
+from .settings import Settings
+from .speakable import speakable
+from .ssml import Voice, create_response_ssml
+
+SAMPLE_RATE = 24_000
+BYTES_PER_S = SAMPLE_RATE * 2
+TICKS_PER_S = 10_000_000
+FIRST_BYTE_S = 18.0  # design §5.10; the SDK's own limits below come first
+WHOLE_S = 120.0
+POLL_S = 0.02
+FINAL = ("spoken", "cancelled", "failed")
+RETRYABLE = ("TooManyRequests", "ConnectionFailure", "ServiceUnavailable", "ServiceTimeout")
+NO_SDK = "the Speech SDK is not installed, so there is text but no sound"
+NO_SDK_HINT = "Run: pip install azure-cognitiveservices-speech"
+
+
+class Utterance:
+    """One synthesis job: a piece of an answer and how it is said.
+
+    Args:
+        turn_id: the turn it belongs to.
+        index: its place in the turn, from 0.
+        text: what stands in the transcript.
+        spoken: what is said; None is `speakable(text)`.
+        voice: None is `Voice()`; frozen here, a later change of voice does not reach it.
+        language: None is the voice's.
+        generation: of the queue when the turn began; an older one than the queue's is never spoken.
+
+    Attributes:
+        status: queued, synthesising, ready, playing, then exactly one of spoken, cancelled, failed.
+        reason: why it was cancelled or failed.
+        clip: its sound, once ready.
+        heard_s: seconds of it that were heard.
+        times: when each status was reached, in the queue's clock.
+    """
+
+    def __init__(
+        self,
+        turn_id: str,
+        index: int,
+        text: str,
+        *,
+        spoken: str | None = None,
+        voice: Voice | None = None,
+        language: str | None = None,
+        generation: int = 0,
+    ):
+        self.turn_id, self.index, self.text, self.generation = turn_id, index, str(text), generation
+        self.voice = voice or Voice()
+        self.language = language or self.voice.language
+        self.spoken = speakable(text, self.language) if spoken is None else spoken
+        self.status, self.reason = "queued", None
+        self.clip: AudioClip | None = None
+        self.heard_s = 0.0
+        self.times: dict[str, float] = {}
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in FINAL
+
+    def __repr__(self) -> str:
+        why = f", {self.reason}" if self.reason else ""
+        return f"<Utterance {self.turn_id}.{self.index} {self.status}{why}: {self.text[:40]!r}>"
+
+
+@dataclass(frozen=True)
+class Word:
+    """One spoken word: what, when it starts (seconds into the clip), how long it lasts, and where it stands in what was said (-1 unknown)."""
+
+    text: str
+    offset_s: float
+    duration_s: float
+    text_offset: int = -1
+
+
+@dataclass(frozen=True, eq=False)
+class AudioClip:
+    """The sound of one utterance: PCM, 24 kHz, 16 bit, mono, little endian.
+
+    `latencies` are milliseconds by the name of the SDK's own figures (first_byte, finish, connection, network, service); {} from other engines.
+    """
+
+    utterance: Utterance
+    pcm: bytes = field(repr=False)
+    words: tuple[Word, ...] = field(default=(), repr=False)
+    latencies: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.pcm) / BYTES_PER_S
+
+    @property
+    def wav(self) -> bytes:
+        """A WAV file, for `IPython.display.Audio`."""
+        out = io.BytesIO()
+        with wave.open(out, "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(SAMPLE_RATE)
+            file.writeframes(self.pcm)
+        return out.getvalue()
+
+
+class AzureSpeech:
+    """The Speech SDK as a synthesizer: one connection per calling thread, kept open.
+
+    Args:
+        settings: where, and with which key.
+
+    Raises (from `synthesize`):
+        SpeechFailed: with a reason in words; `.retryable` when the service was busy or the connection broke.
+        SpeechCancelled: `cancelled()` became true; the request was stopped.
+    """
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self._own = threading.local()  # the SDK queues requests of one synthesizer: each worker thread has its own
+        self._lines: list[_Line] = []
+        self._lock = threading.Lock()  # guards the list only
+        self._closed = False
+
+    def prepare(self) -> None:
+        """Connect for the calling thread before there is something to say."""
+        self._line()
+
+    def synthesize(self, utterance: Utterance, cancelled: Callable[[], bool]) -> AudioClip:
+        """Say one utterance; returns when its sound is complete. Looks at `cancelled()` every 20 ms."""
+        try:
+            ssml = create_response_ssml(utterance.spoken, utterance.voice)
+        except VoiceHelperError as error:
+            raise SpeechFailed(error.message, hint=error.hint) from None
+        pcm, words, latencies = self._line().say(ssml, utterance.spoken, cancelled)
+        return AudioClip(utterance, pcm, words, latencies)
+
+    def close(self) -> None:
+        """Disconnect every callback and drop the synthesizers. Call it when the threads that synthesised are gone."""
+        self._closed = True
+        with self._lock:
+            lines, self._lines = self._lines, []
+        for line in lines:
+            line.close()
+
+    def _line(self) -> _Line:
+        if self._closed:
+            raise SpeechCancelled("the agent is closed")
+        line = getattr(self._own, "line", None)
+        if line is None:
+            try:
+                line = self._own.line = _Line(self._settings)
+            except ImportError:
+                raise SpeechFailed(NO_SDK, hint=NO_SDK_HINT) from None
+            except (RuntimeError, ValueError) as error:
+                raise SpeechFailed(self._settings.mask(f"the Speech SDK could not start ({error})")) from None
+            with self._lock:
+                self._lines.append(line)
+        return line
+
+
+class _Line:
+    """One synthesizer of the SDK and the request that runs on it."""
+
+    def __init__(self, settings: Settings):
+        import azure.cognitiveservices.speech as sdk
+
+        self._sdk, self._mask = sdk, settings.mask
+        self._done = threading.Event()  # completed or canceled has come
+        self._started = threading.Event()  # from here on a stop is not lost
+        self._sounding = threading.Event()  # the first byte has come
+        self._spelled = threading.Event()  # one more word has come
+        self._result: Any = None
+        self._words: list[Word] = []
+        self._future: Any = None  # kept: a dropped future loses its request
+        self._synthesizer = sdk.SpeechSynthesizer(_config(sdk, settings), audio_config=None)
+        self._signals = {
+            self._synthesizer.synthesis_started: lambda _: self._started.set(),
+            self._synthesizer.synthesizing: lambda _: self._sounding.set(),
+            self._synthesizer.synthesis_completed: self._end,
+            self._synthesizer.synthesis_canceled: self._end,
+            self._synthesizer.synthesis_word_boundary: self._word,
+        }
+        for signal, callback in self._signals.items():
+            signal.connect(callback)
+        self._connection = sdk.Connection.from_speech_synthesizer(self._synthesizer)
+        self._connection.open(True)
+
+    def say(self, ssml: str, spoken: str, cancelled: Callable[[], bool]) -> tuple[bytes, tuple[Word, ...], dict[str, float]]:
+        for event in (self._done, self._started, self._sounding):
+            event.clear()
+        self._words = words = []
+        self._future = self._synthesizer.speak_ssml_async(ssml)
+        self._wait(cancelled)
+        result = self._result
+        if result.reason == self._sdk.ResultReason.Canceled:
+            raise self._failure(result.cancellation_details)
+        if not result.audio_data:
+            raise SpeechFailed("the service sent no sound for this sentence")
+        self._await_words(spoken)
+        ordered = sorted(words, key=lambda word: word.offset_s)  # each kind of event has a thread of its own in the SDK
+        return bytes(result.audio_data), _placed(ordered, spoken), self._latencies(result)
+
+    def _wait(self, cancelled: Callable[[], bool]) -> None:
+        begun = time.monotonic()
+        while not self._done.wait(POLL_S):
+            silent = time.monotonic() - begun
+            if cancelled():
+                self._stop()
+                raise SpeechCancelled("stopped")
+            if silent > WHOLE_S or (silent > FIRST_BYTE_S and not self._sounding.is_set()):
+                self._stop()
+                raise SpeechFailed(f"the speech service sent no sound for {silent:.0f} s", retryable=True)
+
+    def _stop(self) -> None:
+        """A stop that is not lost: after `synthesis_started`, and not done before the SDK says so."""
+        deadline = time.monotonic() + 2.0
+        while not (self._started.wait(POLL_S) or self._done.is_set() or time.monotonic() > deadline):
+            pass
+        stopping = self._synthesizer.stop_speaking_async()
+        while not self._done.wait(POLL_S) and time.monotonic() < deadline:
+            pass
+        del stopping
+
+    def _end(self, event: Any) -> None:
+        self._result = event.result
+        self._done.set()
+
+    def _word(self, event: Any) -> None:
+        if "Word" in str(event.boundary_type):
+            self._words.append(Word(event.text, event.audio_offset / TICKS_PER_S, event.duration.total_seconds()))
+            self._spelled.set()
+
+    def _await_words(self, spoken: str) -> None:
+        """The last word's event may come after the end of the sound: give it a moment."""
+        tail = "".join(char for char in spoken if char.isalnum())[-3:]
+        deadline = time.monotonic() + 0.2
+        while time.monotonic() < deadline:
+            last = "".join(char for char in self._words[-1].text if char.isalnum()) if self._words else ""
+            if last and (last.endswith(tail) or tail.endswith(last)):
+                return
+            self._spelled.wait(0.005)
+            self._spelled.clear()
+
+    def _failure(self, details: Any) -> SpeechFailed | SpeechCancelled:
+        if details.reason == self._sdk.CancellationReason.CancelledByUser:
+            return SpeechCancelled("stopped")
+        code = details.error_code.name
+        said = self._mask((details.error_details or "").split(" USP state:")[0].strip())
+        return SpeechFailed(f"{code}: {said}", retryable=code in RETRYABLE)
+
+    def _latencies(self, result: Any) -> dict[str, float]:
+        found = {}
+        for name in ("FirstByte", "Finish", "Connection", "Network", "Service"):
+            key = getattr(self._sdk.PropertyId, f"SpeechServiceResponse_Synthesis{name}LatencyMs", None)
+            value = result.properties.get_property(key) if key is not None else ""
+            if value:
+                found["first_byte" if name == "FirstByte" else name.lower()] = float(value)
+        return found
+
+    def close(self) -> None:
+        if self._future is not None and not self._done.is_set():
+            self._stop()
+        for signal in self._signals:
+            signal.disconnect_all()
+        self._connection.close()
+        self._signals, self._future, self._connection, self._synthesizer, self._result = {}, None, None, None, None
+
+
+def _config(sdk: Any, settings: Settings) -> Any:
+    place = {"host": settings.speech_host} if settings.speech_host else {"region": settings.speech_region}
+    config = sdk.SpeechConfig(subscription=settings.speech_key.reveal() or None, **place)
+    config.set_speech_synthesis_output_format(sdk.SpeechSynthesisOutputFormat.Raw24Khz16BitMonoPcm)
+    for name, value in {
+        "SpeechSynthesis_FirstChunkTimeoutMs": "8000",
+        "SpeechSynthesis_MaxRetryTimes": "1",  # not 0: the retry also heals a lost request
+        "SpeechSynthesis_KeepConnectionAfterStopping": "true",
+    }.items():
+        config.set_property_by_name(name, value)
+    return config
+
+
+def _placed(words: list[Word], spoken: str) -> tuple[Word, ...]:
+    """Words with their place in what was said: found in order, as a reader would."""
+    placed, at = [], 0
+    for word in words:
+        found = spoken.find(word.text, at)
+        if found >= 0:
+            at = found + len(word.text)
+        placed.append(Word(word.text, word.offset_s, word.duration_s, found))
+    return tuple(placed)

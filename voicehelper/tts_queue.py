@@ -1,0 +1,272 @@
+"""The threaded speech queue: sentences in, sound out, in order, and silence at once.
+
+One sentence: two workers synthesise ahead, one thread hands clips to the player in the order of the text, and a generation number makes an
+interrupt final. What it does not do: cut or join text, retry, or know what a turn is.
+
+Theory, in the order one would invent it:
+ 1. `put()` must never block, because the thread that reads the socket calls it. So there is a list of utterances, and workers.
+ 2. One worker makes a gap after every short sentence: it synthesises while nothing plays. Two workers stay ahead of the voice.
+ 3. Two workers finish out of order. So they only make clips; one delivery thread walks the list from its front.
+ 4. A clip handed to the player can't be called back by a list. So at most two are outside: one playing, one ready.
+ 5. An interrupt must also reach what is being synthesised right now. So every utterance carries the generation it was made in; `interrupt()` adds
+    one, and whatever comes back with an older number is dropped.
+The queue alone decides what state an utterance is in. No lock is held while the synthesizer, the player or `on_change` is called.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from .errors import SpeechCancelled, SpeechFailed, VoiceHelperError
+from .player import Player
+from .speech import AudioClip, Utterance
+
+OUTSIDE = 2  # one playing, one ready
+READY = 20  # clips that may wait for a player that is blocked
+CHARS_PER_S = 15.0  # a rough pace of speech, to estimate what is not synthesised yet
+POLL_S = 0.02  # while something sounds
+IDLE_S = 0.25
+EPSILON_S = 0.002
+
+
+class Synthesizer(Protocol):
+    """What the queue needs of a voice. Called from several threads at once. May also have `prepare()`, called once by each worker."""
+
+    def synthesize(self, utterance: Utterance, cancelled: Callable[[], bool]) -> AudioClip:
+        """The sound of one utterance; never empty. Polls `cancelled()` every 50 ms or less; raises SpeechFailed or SpeechCancelled."""
+
+
+class TTSQueue:
+    """The queue.
+
+    Args:
+        synthesizer: makes clips.
+        player: plays them; if it has an `on_report` attribute, the queue sets it.
+        workers: synthesis threads.
+        clock: seconds, for the times in `Utterance.times`.
+
+    Attributes:
+        generation: goes up by one with every `interrupt()`; give it to the utterances you make.
+        on_change: called with an utterance whenever its status has changed, on whichever thread changed it.
+    """
+
+    def __init__(self, synthesizer: Synthesizer, player: Player, *, workers: int = 2, clock: Callable[[], float] = time.monotonic):
+        self._synthesizer, self._player, self._clock = synthesizer, player, clock
+        self.generation = 0
+        self.on_change: Callable[[Utterance], None] | None = None
+        self._line: deque[Utterance] = deque()  # everything not final and not handed over, in order of the text
+        self._outside: deque[AudioClip] = deque()  # handed over, not over yet, in order
+        self._handed = 0  # how many clips were handed over
+        self._blocked = False  # the player can't make a sound now
+        self._closed = False
+        self._wake = threading.Condition()  # guards all of the above; notified whenever one of them changed
+        if hasattr(player, "on_report"):
+            player.on_report = self._report
+        names = [f"voicehelper-tts-{number}" for number in range(workers)]
+        self._threads = [threading.Thread(target=self.tts_worker, name=name, daemon=True) for name in names]
+        self._threads.append(threading.Thread(target=self._deliver, name="voicehelper-delivery", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def put(self, utterance: Utterance) -> None:
+        """Queue one utterance. Never blocks. One of an older generation, or after close(), is cancelled; one with nothing to say is done at once."""
+        with self._wake:
+            if self._closed or utterance.generation < self.generation:
+                status, reason = "cancelled", "closed" if self._closed else "interrupted"
+            elif not utterance.spoken.strip():
+                status, reason = "spoken", "nothing to say"
+            else:
+                status, reason = "queued", None
+                self._line.append(utterance)
+            self._move(utterance, status, reason)
+            self._wake.notify_all()
+        self._tell([utterance])
+
+    def interrupt(self, reason: str = "interrupted") -> int:
+        """Drop everything that was put so far and silence the player. Waits for nothing; any time, any thread.
+
+        Returns:
+            The new generation.
+        """
+        handed, pending = self._handed, self._player.pending_s
+        with self._wake:
+            self.generation += 1
+            if handed == self._handed:  # else that `pending` does not know the newest clip
+                self._heard(pending)
+            dropped = [clip.utterance for clip in self._outside] + list(self._line)
+            self._outside.clear()
+            self._line.clear()
+            for utterance in dropped:
+                self._move(utterance, "cancelled", reason)
+            self._blocked = False
+            self._wake.notify_all()
+            generation = self.generation
+        self._player.stop()
+        self._tell(dropped)
+        return generation
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until every utterance is final. False after `timeout` seconds, or when the player is blocked and nothing can sound."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self._wake:
+                if not self._line and not self._outside:
+                    return True
+                if self._blocked or (deadline is not None and time.monotonic() >= deadline):
+                    return False
+                self._wake.wait(IDLE_S if deadline is None else max(0.0, min(IDLE_S, deadline - time.monotonic())))
+
+    def close(self, timeout: float = 2.5) -> None:
+        """Drop everything and end the threads. Idempotent."""
+        with self._wake:
+            self._closed = True
+        self.interrupt("closed")
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds of speech not heard yet: what the player has, what is ready, and an estimate of the rest."""
+        pending = self._player.pending_s
+        with self._wake:
+            return pending + sum(item.clip.duration_s if item.clip else len(item.spoken) / CHARS_PER_S for item in self._line)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the player can't make a sound now; what waits is kept."""
+        return self._blocked
+
+    # -- synthesis
+
+    def tts_worker(self) -> None:
+        """One synthesis thread: take the next queued utterance, make its clip, until close()."""
+        if hasattr(self._synthesizer, "prepare"):
+            try:
+                self._synthesizer.prepare()
+            except VoiceHelperError:
+                pass  # the first utterance will say why, where a learner sees it
+        while (utterance := self._take()) is not None:
+            self._tell([utterance])
+            clip, status, reason = self._synthesize(utterance)
+            with self._wake:
+                if utterance.is_final:  # interrupted meanwhile: the clip is dropped here
+                    continue
+                utterance.clip = clip
+                if status != "ready":
+                    self._line.remove(utterance)
+                self._move(utterance, status, reason)
+                self._wake.notify_all()
+            self._tell([utterance])
+
+    def _take(self) -> Utterance | None:
+        with self._wake:
+            while not self._closed:
+                ahead = sum(item.status == "ready" for item in self._line)
+                found = next((item for item in self._line if item.status == "queued"), None)
+                if found is not None and ahead < READY:
+                    self._move(found, "synthesising")
+                    return found
+                self._wake.wait(IDLE_S)
+        return None
+
+    def _synthesize(self, utterance: Utterance) -> tuple[AudioClip | None, str, str | None]:
+        try:
+            clip = self._synthesizer.synthesize(utterance, lambda: utterance.is_final)
+        except SpeechCancelled as error:
+            return None, "cancelled", error.message
+        except SpeechFailed as error:
+            return None, "failed", str(error)
+        except Exception as error:  # whatever a voice does, the text and the other sentences go on
+            return None, "failed", f"{type(error).__name__}: {error}"
+        return (clip, "ready", None) if clip.pcm else (None, "failed", "the voice returned no sound")
+
+    # -- delivery
+
+    def _deliver(self) -> None:
+        """The one thread that hands clips over, and that reads from the player's clock what has been heard."""
+        while not self._closed:
+            pending = self._player.pending_s
+            with self._wake:
+                changed = self._heard(pending)
+                clip = self._next_clip()
+                if clip is None and not changed:
+                    self._wake.wait(POLL_S if self._outside and not self._blocked else IDLE_S)
+            if clip is not None:
+                changed += self._hand_over(clip)
+            self._tell(changed)
+
+    def _next_clip(self) -> AudioClip | None:
+        if len(self._outside) >= OUTSIDE or not self._line or self._line[0].status != "ready":
+            return None
+        utterance = self._line.popleft()
+        self._outside.append(utterance.clip)
+        return utterance.clip
+
+    def _hand_over(self, clip: AudioClip) -> list[Utterance]:
+        try:
+            self._player.enqueue(clip)  # drops it if an interrupt came in between: the utterance is cancelled then
+        except Exception as error:
+            with self._wake:
+                self._outside = deque(other for other in self._outside if other is not clip)
+                self._move(clip.utterance, "failed", f"the player could not take it ({type(error).__name__}: {error})")
+                self._wake.notify_all()
+            return [clip.utterance]
+        with self._wake:
+            clip.utterance.times["handed"] = self._clock()  # from here on the player's clock counts it
+            self._handed += 1
+        return []
+
+    def _heard(self, pending: float) -> list[Utterance]:
+        """Settle what the player's clock shows: with `pending` seconds to go, the earlier clips are over."""
+        changed = []
+        while not self._blocked and self._outside and "handed" in self._outside[0].utterance.times:
+            clip = self._outside[0]
+            after = sum(other.duration_s for other in list(self._outside)[1:] if "handed" in other.utterance.times)
+            left = max(0.0, pending - after)
+            clip.utterance.heard_s = min(clip.duration_s, max(clip.utterance.heard_s, clip.duration_s - left))
+            if left > EPSILON_S:
+                if left < clip.duration_s and clip.utterance.status == "ready":
+                    self._move(clip.utterance, "playing")
+                    changed.append(clip.utterance)
+                break
+            self._finish(clip)
+            changed.append(clip.utterance)
+        return changed
+
+    def _finish(self, clip: AudioClip) -> None:
+        self._outside.remove(clip)
+        clip.utterance.heard_s = clip.duration_s
+        self._move(clip.utterance, "spoken")
+        self._wake.notify_all()
+
+    def _report(self, utterance: Utterance, what: str, heard_s: float) -> None:
+        """The player says what really happened; it may come late, when a cell is over."""
+        with self._wake:
+            clip = next((clip for clip in self._outside if clip.utterance is utterance), None)
+            self._blocked = what == "blocked" and clip is not None
+            if clip is None:
+                return
+            if what == "started" and utterance.status == "ready":
+                self._move(utterance, "playing")
+            elif what == "blocked":
+                self._move(utterance, "ready")
+                utterance.heard_s = 0.0
+            elif what == "ended":
+                self._finish(clip)
+            self._wake.notify_all()
+        self._tell([utterance])
+
+    def _move(self, utterance: Utterance, status: str, reason: str | None = None) -> None:
+        if not utterance.is_final:
+            utterance.status, utterance.reason = status, reason
+            utterance.times[status] = self._clock()
+
+    def _tell(self, utterances: list[Utterance]) -> None:
+        if self.on_change is not None:
+            for utterance in utterances:
+                self.on_change(utterance)
