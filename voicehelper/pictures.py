@@ -66,7 +66,8 @@ _FILL = {
 def _bar(start: float, stop: float, row: int, end: float, kind: str, label: str) -> str:
     x, width = _x(start, end), max(1.5, _x(stop, end) - _x(start, end))
     shape = f'<rect x="{x:.1f}" y="{row * ROW + 3}" width="{width:.1f}" height="{ROW - 6}" rx="3" {_FILL[kind]}><title>{kind}: {start:.2f} to {stop:.2f} s</title></rect>'
-    return shape + (f'<text x="{x + 4:.1f}" y="{row * ROW + 14}">{escape(label)}</text>' if label else "")
+    beside = width < 7 * len(label)
+    return shape + (f'<text x="{x + (width if beside else 0) + 4:.1f}" y="{row * ROW + 14}">{escape(label)}</text>' if label else "")
 
 
 def _axis(end: float, height: int) -> list[str]:

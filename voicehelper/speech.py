@@ -152,6 +152,12 @@ class AzureSpeech:
         pcm, words, latencies = self._line().say(ssml, utterance.spoken, cancelled)
         return AudioClip(utterance, pcm, words, latencies)
 
+    def __enter__(self) -> AzureSpeech:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Disconnect every callback and drop the synthesizers. Call it when the threads that synthesised are gone."""
         self._closed = True

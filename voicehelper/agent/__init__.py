@@ -112,7 +112,7 @@ class ConversationAgent:
             elif practice is not None:
                 practice.close()
             raise
-        live.remember(agent)
+        live.remember(agent, replace)
         return agent
 
     @property

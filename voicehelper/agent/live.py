@@ -22,23 +22,28 @@ def current() -> Any:
     return getattr(sys.modules.get(_SLOT), "agent", None)
 
 
-def remember(agent: Any) -> None:
-    """Make this the live agent; it is closed when the interpreter ends."""
+def remember(agent: Any, replace: bool) -> None:
+    """Close this agent when the interpreter ends; with `replace` it is also the one that the next connect() closes."""
     slot = sys.modules.get(_SLOT)
     if slot is None:
         slot = sys.modules[_SLOT] = types.ModuleType(_SLOT)
-        atexit.register(_close_last)
-    slot.agent = agent
+        slot.agent, slot.all = None, []
+        atexit.register(_close_all)
+    slot.all.append(agent)
+    if replace:
+        slot.agent = agent
 
 
 def forget(agent: Any) -> None:
     """The agent is closed."""
-    if current() is agent:
-        sys.modules[_SLOT].agent = None
+    slot = sys.modules.get(_SLOT)
+    if slot is not None:
+        slot.all = [other for other in slot.all if other is not agent]
+        slot.agent = None if slot.agent is agent else slot.agent
 
 
-def _close_last() -> None:
-    if (agent := current()) is not None:
+def _close_all() -> None:
+    for agent in list(sys.modules[_SLOT].all):
         agent.close()
 
 

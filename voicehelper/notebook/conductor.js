@@ -7,7 +7,7 @@ export default () => {                         // one call per widget model: a s
   const tell = (ev, id = null, why = "") => model.send({ ev, id, why, at: now() });
   const paint = () => {
     for (const { button, line } of views.values()) {
-      button.hidden = !refused;
+      button.style.display = refused ? "" : "none";   // not `hidden`: the button's own class would win
       line.textContent = refused ? "The browser waits for a click before it plays sound." : model.get("line");
     }
   };

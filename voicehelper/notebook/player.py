@@ -38,6 +38,7 @@ class Conductor(anywidget.AnyWidget):
     """Starts the clips in the page, one after another. `line` is the status it shows, `key` the prefix of the clips' element ids."""
 
     _esm = pathlib.Path(__file__).with_name("conductor.js")
+    _css = 'audio[id^="vh"] { height: 32px; display: block; }'
     key = traitlets.Unicode().tag(sync=True)
     line = traitlets.Unicode().tag(sync=True)
 
