@@ -67,7 +67,8 @@ class SessionConfig:
         object.__setattr__(self, "output_modalities", tuple(self.output_modalities))
         if self.output_modalities not in (("text",), ("audio",)):
             raise InputError(
-                f"output_modalities is {self.output_modalities!r}", hint='Ask for ("text",) or ("audio",): the service refuses both at once.'
+                f"output_modalities is {self.output_modalities!r}",
+                hint='Ask for ("text",) or ("audio",): the service refuses both at once.',
             )
         tokens = self.max_output_tokens
         if tokens != "inf" and (isinstance(tokens, bool) or not isinstance(tokens, int) or not 1 <= tokens <= 4096):

@@ -13,7 +13,6 @@ import queue
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -118,7 +117,7 @@ class RealtimeConnection:
         try:
             self._ws.sock and self._ws.sock.close()
         finally:
-            self._on_closed(code, "closed" if self._closing.is_set() else reason)
+            self._on_closed(*((1000, "closed") if self._closing.is_set() else (code, reason)))
 
     def _frames(self) -> tuple[int | None, str]:
         """Read until the end; return the close code and reason."""
@@ -134,7 +133,7 @@ class RealtimeConnection:
                 payload = frame.data or b""
                 return int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None, payload[2:].decode("utf-8", "replace")
             if opcode == OPCODE_TEXT:
-                self._on_event(parse(frame.data))
+                self._on_event(parse(self._mask(frame.data.decode("utf-8", "replace"))))  # a service may quote a key in an error
                 self._on_tick()
         return 1000, "closed"
 
@@ -177,9 +176,7 @@ def _in_words(error: Exception, settings: Settings) -> VoiceHelperError:
         case websocket.WebSocketBadStatusException():
             return _refusal(error, settings, host)
         case websocket.WebSocketAddressException() | socket.gaierror():
-            return ConnectionFailed(
-                f"no host named {host} was found", hint="Check AZURE_OPENAI_ENDPOINT and the network.", retryable=False
-            )
+            return ConnectionFailed(f"no host named {host} was found", hint="Check AZURE_OPENAI_ENDPOINT and the network.", retryable=False)
         case ssl.SSLCertVerificationError():
             return ConnectionFailed(
                 f"the certificate of {host} is not trusted here",

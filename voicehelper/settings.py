@@ -28,10 +28,11 @@ _SHOWN = 8  # so many characters of a key in a row are as good as the key
 class Secret:
     """A key that no repr, str, format or pickle shows. `reveal()` is called where a header is built, and nowhere else."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_grams", "_value")
 
     def __init__(self, value: str):
         self._value = value
+        self._grams = frozenset(value[at : at + 4] for at in range(len(value) - 3))
 
     def reveal(self) -> str:
         return self._value
@@ -39,18 +40,21 @@ class Secret:
     def mask(self, text: str) -> str:
         """`text` without the key, nor any 8 characters of it in a row."""
         value = self._value
-        if len(text) < min(_SHOWN, len(value)) or not value:
+        if not value:
             return text
         if len(value) <= _SHOWN:
             return text.replace(value, "****")
-        parts = {value[i : i + _SHOWN] for i in range(len(value) - _SHOWN + 1)}
+        # 8 characters in a row hold one of every fifth 4: most texts are done after this quick look
+        if not any(text[at : at + 4] in self._grams for at in range(0, len(text), 5)):
+            return text
+        parts = {value[at : at + _SHOWN] for at in range(len(value) - _SHOWN + 1)}
         hidden = set()
         for start in range(len(text) - _SHOWN + 1):
             if text[start : start + _SHOWN] in parts:
                 hidden.update(range(start, start + _SHOWN))
         if not hidden:
             return text
-        return re.sub("\0+", "****", "".join("\0" if i in hidden else char for i, char in enumerate(text)))
+        return re.sub("\0+", "****", "".join("\0" if at in hidden else char for at, char in enumerate(text)))
 
     def __bool__(self) -> bool:
         return bool(self._value)

@@ -137,7 +137,9 @@ class ConversationAgent:
         """
         text = _checked(text)
         if self._closed or not self.connection.is_open:
-            raise ConnectionFailed("the agent is closed" if self._closed else "the connection is lost", hint="Run the cell with connect() again.")
+            raise ConnectionFailed(
+                "the agent is closed" if self._closed else "the connection is lost", hint="Run the cell with connect() again."
+            )
         self._attend()
         with self._lock:
             generation = self.queue.interrupt("a new message came")
@@ -306,9 +308,7 @@ class ConversationAgent:
         units, turn.held = turn.held, []
         voice = self.voice
         spoken = " ".join(said for unit in units if (said := speakable(unit, voice.language)))
-        utterance = Utterance(
-            turn.id, len(turn.utterances), " ".join(units), spoken=spoken, voice=voice, generation=turn.generation
-        )
+        utterance = Utterance(turn.id, len(turn.utterances), " ".join(units), spoken=spoken, voice=voice, generation=turn.generation)
         turn.utterances.append(utterance)
         self.queue.put(utterance)
 
@@ -433,5 +433,3 @@ def _launch() -> Any:
         return launch()
     except LaunchFailed as error:
         raise ConnectionFailed(f"the practice server did not start: {error}", hint="Restart the kernel and run the cell again.") from None
-
-

@@ -18,6 +18,7 @@ from ..sentences import SentenceSplitter, Unit
 from ..speech import Utterance
 
 POLL_S = 0.25
+LONG_WORD = 40
 TIMES = ("sent", "first_delta", "first_unit", "first_synthesis", "first_audio", "first_clip", "text_done", "speech_done")
 
 
@@ -188,12 +189,12 @@ class Stream(Iterator[str]):
 
 def _whole_words(text: str, chars: int) -> str:
     """The beginning of `text` with `chars` characters that are not white space, back to the end of a word."""
-    seen = 0
-    for at, char in enumerate(text):
-        if seen == chars:
-            break
-        seen += not char.isspace()
-    else:
-        return text
-    cut = text[:at]
-    return cut if not cut or text[at].isspace() or cut[-1].isspace() else cut[: max(cut.rfind(" "), cut.rfind("\n"), -1) + 1].rstrip()
+    seen = at = 0
+    while at < len(text) and seen < chars:
+        seen += not text[at].isspace()
+        at += 1
+    back = at
+    while 0 < back < len(text) and at - back < LONG_WORD and not (text[back].isspace() or text[back - 1].isspace()):
+        back -= 1
+    at = back if at - back < LONG_WORD else at  # a script without spaces is cut where it is
+    return text if not text[at:].strip() else text[:at].rstrip()

@@ -29,6 +29,7 @@ from ..speech import AudioClip, Utterance
 KEEP = 20  # outputs on the page, so that the last clips can be heard again
 START_S = 0.25  # from handing over to the first sound: the page has to draw the clip
 BETWEEN_S = 0.06
+LATE_S = 0.3  # a clip counts as over so long after its time, unless the page says earlier that it ended
 BEAT_S = 2.0  # the page falls silent 7 s after these stop coming
 OVERDUE_S = 5.0  # a clip the page never reported as over counts as over so long after its time
 NOT_SHOWN = "🔈 The loudspeaker is not on the page: run display(agent.player) to hear this; nothing is lost."
@@ -114,7 +115,7 @@ class NotebookPlayer(ipywidgets.VBox):
         with self._lock:
             if self._blocked:
                 return sum(entry.clip.duration_s for entry in self._clips)
-            return sum(max(0.0, min(entry.clip.duration_s, entry.end - now)) for entry in self._clips)
+            return sum(max(0.0, min(entry.clip.duration_s, entry.end + LATE_S - now)) for entry in self._clips)
 
     def notice(self, line: str) -> None:
         """One line of status, shown beside the clips. From any thread."""

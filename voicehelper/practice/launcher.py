@@ -106,7 +106,7 @@ def launch(*, seed: int = 0, env: Mapping[str, str] | None = None, timeout: floa
     Raises:
         LaunchFailed: it died or stayed silent; nothing is left running.
     """
-    key = f"practice-{secrets.token_hex(16)}"
+    key = f"vh.{secrets.token_hex(12)}"
     command = [sys.executable, "-m", "voicehelper.practice", "--watch-stdin", "--seed", str(seed), *extra]
     # A session of its own: Jupyter's Interrupt signals the kernel's whole process group, and a plain child would die of it.
     apart: dict = {"start_new_session": True}

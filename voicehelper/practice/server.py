@@ -244,7 +244,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tokens-per-second", type=positive, default=60.0)
     parser.add_argument("--first-byte-ms", type=delay, default=120.0, help="from the SSML to the first audio")
     parser.add_argument("--rtf", type=delay, default=0.05, help="seconds of sending for each second of audio")
-    parser.add_argument("--key", default=os.environ.get("VOICEHELPER_PRACTICE_KEY") or f"practice-{secrets.token_hex(16)}")
+    parser.add_argument("--key", default=os.environ.get("VOICEHELPER_PRACTICE_KEY") or f"vh.{secrets.token_hex(12)}")
     parser.add_argument("--watch-stdin", action="store_true", help="end when stdin ends")
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65535:

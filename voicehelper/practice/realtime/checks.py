@@ -21,8 +21,13 @@ KNOWN_ELSEWHERE = {
 VOICES = ("alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse", "marin", "cedar")
 PCM = {"type": "audio/pcm", "rate": 24000}
 SERVER_VAD = {
-    **{"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 200, "idle_timeout_ms": None},
-    **{"create_response": True, "interrupt_response": True},
+    "type": "server_vad",
+    "threshold": 0.5,
+    "prefix_padding_ms": 300,
+    "silence_duration_ms": 200,
+    "idle_timeout_ms": None,
+    "create_response": True,
+    "interrupt_response": True,
 }
 SEMANTIC_VAD = {"type": "semantic_vad", "eagerness": "auto", "create_response": True, "interrupt_response": True}
 CONTENT = {"user": "input_text", "system": "input_text", "assistant": "output_text"}
@@ -163,9 +168,20 @@ def default_session(session_id: str, model: str) -> dict:
     """What a fresh session is set to: audio output and server VAD, as in the service."""
     audio_in = {"format": dict(PCM), "transcription": None, "noise_reduction": None, "turn_detection": dict(SERVER_VAD)}
     return {
-        **{"type": "realtime", "object": "realtime.session", "id": session_id, "model": model, "output_modalities": ["audio"]},
-        **{"instructions": "You are a friendly practice tutor.", "tools": [], "tool_choice": "auto", "max_output_tokens": "inf"},
-        **{"truncation": "auto", "tracing": None, "prompt": None, "include": None, "expires_at": int(time.time()) + SESSION_S},
+        "type": "realtime",
+        "object": "realtime.session",
+        "id": session_id,
+        "model": model,
+        "output_modalities": ["audio"],
+        "instructions": "You are a friendly practice tutor.",
+        "tools": [],
+        "tool_choice": "auto",
+        "max_output_tokens": "inf",
+        "truncation": "auto",
+        "tracing": None,
+        "prompt": None,
+        "include": None,
+        "expires_at": int(time.time()) + SESSION_S,
         "audio": {"input": audio_in, "output": {"format": dict(PCM), "voice": "alloy", "speed": 1.0}},
     }
 

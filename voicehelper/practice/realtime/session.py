@@ -73,7 +73,11 @@ class _Response:
     def item(self, status: str) -> dict:
         content = [] if status == "in_progress" else [{"type": "output_text", "text": "".join(self.sent)}]
         return {
-            **{"id": self.item_id, "object": "realtime.item", "type": "message", "status": status, "role": "assistant"},
+            "id": self.item_id,
+            "object": "realtime.item",
+            "type": "message",
+            "status": status,
+            "role": "assistant",
             "content": content,
         }
 
@@ -255,11 +259,17 @@ class RealtimeSession:
     def _described(self, response: _Response, status: str, details: dict | None, output: list, usage: dict | None) -> dict:
         audio = self.config["audio"]["output"]
         return {
-            **{"object": "realtime.response", "id": response.id, "status": status, "status_details": details, "output": output},
-            **{"conversation_id": self._conversation_id, "output_modalities": ["text"]},
+            "object": "realtime.response",
+            "id": response.id,
+            "status": status,
+            "status_details": details,
+            "output": output,
+            "conversation_id": self._conversation_id,
+            "output_modalities": ["text"],
             "max_output_tokens": response.options["max_output_tokens"],
             "audio": {"output": {"format": audio["format"], "voice": audio["voice"]}},
-            **{"usage": usage, "metadata": None},
+            "usage": usage,
+            "metadata": None,
         }
 
     def _usage(self, response: _Response) -> dict:
@@ -272,8 +282,11 @@ class RealtimeSession:
         nothing = {"audio_tokens": 0, "image_tokens": 0}
         details = {"text_tokens": given, **nothing, "cached_tokens": cached, "cached_tokens_details": {"text_tokens": cached, **nothing}}
         return {
-            **{"total_tokens": given + output, "input_tokens": given, "output_tokens": output},
-            **{"input_token_details": details, "output_token_details": {"text_tokens": output, "audio_tokens": 0}},
+            "total_tokens": given + output,
+            "input_tokens": given,
+            "output_tokens": output,
+            "input_token_details": details,
+            "output_token_details": {"text_tokens": output, "audio_tokens": 0},
         }
 
     def _rate_limits(self, used: int) -> list[dict]:
