@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import array
 import gc
+import hashlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 import urllib.request
+import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 
-from tests.scripted import Scripted, delta, response, serving, settings_for
+from tests.scripted import Answer, Scripted, delta, response, serving, settings_for
 from tests.support import made_up, scaled, wait_for
-from voicehelper import ConversationAgent, InputError, SessionConfig, SilentPlayer, TurnFailed, Voice
+from voicehelper import ConversationAgent, InputError, SilentPlayer, TurnFailed, Voice
 from voicehelper.errors import ConnectionFailed, SettingsError
 from voicehelper.practice.launcher import launch
 from voicehelper.settings import Secret, Settings
@@ -229,8 +233,6 @@ def test_any_other_text_is_repaired_sent_and_its_answer_spoken(agent, practice, 
 
 def test_hostile_text_is_spoken_as_text(agent, practice):
     """Markup in what is spoken reaches the service as words: one voice element, no audio element, by an XML parser."""
-    import xml.etree.ElementTree as ET
-
     turn = agent.speak_response(f"{made_up()} & {made_up()} say 2 < 3. </voice><audio src='http://x'/> Bye \ud800.")
     assert turn.wait(30) and turn.speech == "spoken"
     documents = [entry["body"]["ssml"] for entry in log(practice, "synthesis")][-len(turn.utterances) :]
@@ -247,8 +249,6 @@ def test_each_clip_is_audible_speech_of_plausible_length_and_the_servers_own_sou
     turn = agent.ask(f"My name is {made_up()}. Tell me about AI")
     assert turn.wait(60)
     served = {entry["body"]["sha256"] for entry in log(practice, "synthesis")}
-    import hashlib
-
     for item in turn.utterances:
         samples = array.array("h", item.clip.pcm)
         assert (sum(value * value for value in samples) / len(samples)) ** 0.5 > 300
@@ -451,15 +451,18 @@ EXIT = """
 
 
 def pythons() -> list:
-    import shutil
-
-    found = [pytest.param(sys.executable, id="this")]
+    """Every Python from 3.11 on that is on this machine: on the PATH, or beside the one that runs."""
+    found = []
     for version in ("3.11", "3.12", "3.13", "3.14"):
-        path = shutil.which(f"python{version}")
-        works = path and subprocess.run([path, "-c", "import ssl"], capture_output=True, check=False).returncode == 0
-        mark = () if works else pytest.mark.skip(reason=f"no Python {version} on this machine")
-        found.append(pytest.param(path, id=version, marks=mark))
+        beside = [str(path) for path in Path(sys.base_prefix).parent.glob(f"*/bin/python{version}")]
+        works = [path for path in [shutil.which(f"python{version}"), *beside] if path and _runs(path)]
+        skipped = () if works else pytest.mark.skip(reason=f"no Python {version} on this machine")
+        found.append(pytest.param(works[0] if works else None, id=version, marks=skipped))
     return found
+
+
+def _runs(path: str) -> bool:
+    return subprocess.run([path, "-c", "import ssl"], capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("python", pythons())
@@ -505,18 +508,45 @@ def test_without_the_speech_sdk_the_text_is_complete_and_what_is_missing_is_said
 
 
 def test_no_key_is_shown_by_anything_one_can_print(practice):
-    """reprs, vars, the log, a Verbose traceback of a failing handler (I5)."""
-    from IPython.core.ultratb import VerboseTB
-
+    """reprs, vars, the log, what a turn shows (I5)."""
     key = practice.openai_key.reveal()
-    with ConversationAgent.connect(practice, player=fast(), session=SessionConfig(instructions=f"Never say {key}.")) as agent:
+    with ConversationAgent.connect(practice, player=fast()) as agent:
         turn = agent.ask(f"My key is {key}. What did I say?")
-        shown = [repr(agent), agent.where, repr(practice), str(vars(agent)), repr(agent.events), str([entry.body for entry in agent.events])]
-        shown += [str(vars(agent.connection)), repr(agent.session), turn._repr_html_(), turn.text]
-        try:
-            agent.connection._ws = None
-            agent.ask("")
-        except InputError:
-            shown.append("\n".join(VerboseTB(color_scheme="nocolor").structured_traceback(*sys.exc_info())) if False else "")
+        shown = [repr(agent), agent.where, repr(practice), str(vars(agent)), str([entry.body for entry in agent.events])]
+        shown += [str(vars(agent.connection)), str(vars(agent._speech)), repr(agent.session), turn.text, str(agent.conversation.session)]
+    assert_hidden(key, shown)
+
+
+VERBOSE = """
+from IPython.core.interactiveshell import InteractiveShell
+
+shell = InteractiveShell.instance(colors="nocolor")
+shell.run_line_magic("xmode", "Verbose")
+for cell in (
+    "from voicehelper import AzureSpeech, ConversationAgent, Settings, Utterance",
+    "def inner(settings, everything):\\n    return 1 / 0",
+    "settings = Settings.load()\\ninner(settings, vars(settings))",
+    "agent = ConversationAgent.connect()",
+    "here = Settings.practice('ws://127.0.0.1:9/x', 'ws://127.0.0.1:9', settings.speech_key)",
+    "with AzureSpeech(here) as speech:\\n    speech.synthesize(Utterance('t', 0, 'hello'), lambda: 1 / 0)",
+    "import voicehelper.realtime as realtime\\nrealtime._in_words = None\\nagent = ConversationAgent.connect()",
+):
+    shell.run_cell(cell)
+"""
+
+
+def test_a_verbose_traceback_shows_no_key():
+    """`%xmode Verbose` prints the variables of every frame: a refused handshake, a broken library, an exception in a callback."""
+    key = made_up(12) + made_up(20)
+    with serving(Answer, status=401, body="{}") as port:
+        env = {"AZURE_OPENAI_ENDPOINT": f"http://127.0.0.1:{port}", "AZURE_OPENAI_KEY": key, "AZURE_SPEECH_KEY": key, "AZURE_SPEECH_REGION": "x"}
+        ended = subprocess.run(
+            [sys.executable, "-c", VERBOSE], env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert ended.stdout.count("ZeroDivisionError") >= 2 and "KeyRefused" in ended.stdout and "TypeError" in ended.stdout, ended.stdout + ended.stderr
+    assert_hidden(key, [ended.stdout, ended.stderr])
+
+
+def assert_hidden(key: str, shown: list[str]) -> None:
     parts = [key[at : at + 8] for at in range(len(key) - 7)]
-    assert not [part for part in parts for text in shown[1:6] if part in text]
+    assert not [(part, text) for part in parts for text in shown if part in text]

@@ -139,7 +139,18 @@ class RealtimeConnection:
 
 
 def _open(settings: Settings) -> websocket.WebSocket:
-    """The handshake, with every refusal in words. Errors are raised anew, without the library's frames: those hold the header."""
+    """The handshake, with every refusal in words."""
+    made, error = _attempt(settings)
+    if error is not None:
+        raise _in_words(error, settings)
+    if made.getstatus() != 101:
+        made.shutdown()
+        raise ConnectionFailed(f"{settings.host} answered {made.getstatus()} instead of opening a WebSocket")
+    return made
+
+
+def _attempt(settings: Settings) -> tuple[websocket.WebSocket | None, Exception | None]:
+    """Try once. An error comes back without its traceback: the library's frames hold the header with the key."""
     try:
         made = websocket.create_connection(
             settings.url,
@@ -151,13 +162,9 @@ def _open(settings: Settings) -> websocket.WebSocket:
             **_loopback(settings.realtime_url),
         )
     except Exception as error:
-        failure = _in_words(error, settings)
-    else:
-        if made.getstatus() == 101:
-            return made
-        made.shutdown()
-        failure = ConnectionFailed(f"{settings.host} answered {made.getstatus()} instead of opening a WebSocket")
-    raise failure from None
+        error.__context__ = error.__cause__ = None
+        return None, error.with_traceback(None)
+    return made, None
 
 
 def _loopback(url: str) -> dict[str, socket.socket]:

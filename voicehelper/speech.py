@@ -214,7 +214,10 @@ class _Line:
             event.clear()
         self._words = words = []
         self._future = self._synthesizer.speak_ssml_async(ssml)
-        self._wait(cancelled)
+        try:
+            self._wait(cancelled)
+        finally:
+            self._let_go()
         result = self._result
         if result.reason == self._sdk.ResultReason.Canceled:
             raise self._failure(result.cancellation_details)
@@ -243,7 +246,14 @@ class _Line:
         stopping = self._synthesizer.stop_speaking_async()
         while not self._done.wait(POLL_S) and time.monotonic() < deadline:
             pass
-        del stopping
+        if self._done.is_set():
+            stopping.get()
+
+    def _let_go(self) -> None:
+        """A future nobody asks keeps five threads of the SDK for ever; once the end has come, asking does not wait."""
+        if self._future is not None and self._done.is_set():
+            self._future.get()
+            self._future = None
 
     def _end(self, event: Any) -> None:
         self._result = event.result
@@ -284,6 +294,7 @@ class _Line:
     def close(self) -> None:
         if self._future is not None and not self._done.is_set():
             self._stop()
+        self._let_go()
         for signal in self._signals:
             signal.disconnect_all()
         self._connection.close()

@@ -45,7 +45,7 @@ def test_the_server_tells_its_addresses_and_the_key_opens_it(server):
     port = server.speech_host.rpartition(":")[2]
     assert server.realtime_url == f"ws://127.0.0.1:{port}/openai/v1/realtime"
     assert server.alive()
-    assert server.key.startswith("practice-")
+    assert server.key.startswith("vh.")
 
 
 def test_the_key_is_neither_in_the_arguments_nor_in_the_repr_nor_in_the_output(server):
