@@ -105,7 +105,11 @@ def test_the_deltas_of_a_stream_are_the_text_and_the_servers_own(agent, practice
     stream = agent.stream(f"Tell me a joke about {made_up()}")
     pieces = list(stream)
     turn = stream.turn
-    sent = [entry["body"]["delta"] for entry in log(practice, "response.output_text.delta") if entry["body"]["response_id"] == turn.record.response_id]
+    sent = [
+        entry["body"]["delta"]
+        for entry in log(practice, "response.output_text.delta")
+        if entry["body"]["response_id"] == turn.record.response_id
+    ]
     assert turn.status == "done" and "".join(pieces) == turn.text == "".join(sent) and pieces == sent
 
 
@@ -166,7 +170,9 @@ def test_a_stream_ends_quietly_when_partial_and_raises_when_failed():
 
     def failing(server, number):
         server.say(response("in_progress", number))
-        server.say(response("failed", number, {"type": "failed", "error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}}))
+        server.say(
+            response("failed", number, {"type": "failed", "error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}})
+        )
 
     with serving(Scripted, on_ask=failing) as port, ConversationAgent.connect(settings_for(port), player=fast()) as agent:
         with pytest.raises(TurnFailed, match="Rate limit reached") as caught:
@@ -182,7 +188,9 @@ def test_a_message_while_an_answer_runs_interrupts_it_and_waits_for_its_end(pace
         wait_for(lambda: len(first.text) > 40)
         second = agent.ask(JOKE)
         assert first.status == "cancelled" and second.status == "done"
-        types = [(entry.direction, entry.type) for entry in agent.events if entry.type in ("response.create", "response.cancel", "response.done")]
+        types = [
+            (entry.direction, entry.type) for entry in agent.events if entry.type in ("response.create", "response.cancel", "response.done")
+        ]
         asked, done, cancel = ("sent", "response.create"), ("received", "response.done"), ("sent", "response.cancel")
         assert types == [asked, cancel, done, asked, done]
         assert agent.events.select("error") == []
@@ -220,7 +228,9 @@ def test_bad_input_is_one_sentence_with_a_hint_and_nothing_is_sent(agent):
     assert len(agent.events) == sent and agent.turns == []
 
 
-@pytest.mark.parametrize("said", ["🎉 {} 😀", "{}\x00\x08!", "{} \ud83d", "{} \ud83d\ude00", "a & b < c > {} ]]>", "</voice><audio src='x'/>{}", "سلام {} 你好"])
+@pytest.mark.parametrize(
+    "said", ["🎉 {} 😀", "{}\x00\x08!", "{} \ud83d", "{} \ud83d\ude00", "a & b < c > {} ]]>", "</voice><audio src='x'/>{}", "سلام {} 你好"]
+)
 def test_any_other_text_is_repaired_sent_and_its_answer_spoken(agent, practice, said):
     """Emoji, control characters, lone surrogates, markup, other scripts: the server got the text, and every SSML was accepted."""
     name = made_up()
@@ -268,7 +278,14 @@ def test_the_first_clip_is_handed_over_long_before_the_last_delta(paced):
         assert deltas >= 200
         times = turn.timings
         assert times["first_clip"] < times["text_done"] / 2
-        assert times["sent"] <= times["first_delta"] <= times["first_unit"] <= times["first_synthesis"] < times["first_audio"] < times["first_clip"]
+        assert (
+            times["sent"]
+            <= times["first_delta"]
+            <= times["first_unit"]
+            <= times["first_synthesis"]
+            < times["first_audio"]
+            < times["first_clip"]
+        )
         assert times["speech_done"] is None
 
 
@@ -539,11 +556,18 @@ def test_a_verbose_traceback_shows_no_key():
     """`%xmode Verbose` prints the variables of every frame: a refused handshake, a broken library, an exception in a callback."""
     key = made_up(12) + made_up(20)
     with serving(Answer, status=401, body="{}") as port:
-        env = {"AZURE_OPENAI_ENDPOINT": f"http://127.0.0.1:{port}", "AZURE_OPENAI_KEY": key, "AZURE_SPEECH_KEY": key, "AZURE_SPEECH_REGION": "x"}
+        env = {
+            "AZURE_OPENAI_ENDPOINT": f"http://127.0.0.1:{port}",
+            "AZURE_OPENAI_KEY": key,
+            "AZURE_SPEECH_KEY": key,
+            "AZURE_SPEECH_REGION": "x",
+        }
         ended = subprocess.run(
             [sys.executable, "-c", VERBOSE], env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False
         )
-    assert ended.stdout.count("ZeroDivisionError") >= 2 and "KeyRefused" in ended.stdout and "TypeError" in ended.stdout, ended.stdout + ended.stderr
+    assert ended.stdout.count("ZeroDivisionError") >= 2 and "KeyRefused" in ended.stdout and "TypeError" in ended.stdout, (
+        ended.stdout + ended.stderr
+    )
     assert_hidden(key, [ended.stdout, ended.stderr])
 
 

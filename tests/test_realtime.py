@@ -103,7 +103,12 @@ def test_what_the_service_says_with_the_key_in_it_is_masked_everywhere():
     """An error event that quotes the key leaves no trace of it in reasons, log and handlers."""
 
     def quoting(server, number):
-        error = {"type": "invalid_request_error", "code": "bad", "message": f"key {KEY} is bad", "event_id": server.received[-1]["event_id"]}
+        error = {
+            "type": "invalid_request_error",
+            "code": "bad",
+            "message": f"key {KEY} is bad",
+            "event_id": server.received[-1]["event_id"],
+        }
         server.say({"type": "error", "event_id": "e", "error": error})
 
     heard = []
@@ -112,12 +117,21 @@ def test_what_the_service_says_with_the_key_in_it_is_masked_everywhere():
             agent.on_error(lambda error: heard.append(str(error)))
             turn = agent.ask(made_up())
             wait_for(lambda: heard)
-            everything = [str(heard), repr(turn), str(turn.reason), repr(agent), repr([entry.body for entry in agent.events]), repr(vars(turn.record))]
+            everything = [
+                str(heard),
+                repr(turn),
+                str(turn.reason),
+                repr(agent),
+                repr([entry.body for entry in agent.events]),
+                repr(vars(turn.record)),
+            ]
     assert turn.status == "failed"
     assert all(KEY[:8] not in text and KEY[-8:] not in text for text in everything), everything
 
 
-@pytest.mark.parametrize("sent", ["not json", "[]", '{"type": 5}', '{"type":"response.output_text.delta"}', '{"type":"some.new.event","event_id":"e"}'])
+@pytest.mark.parametrize(
+    "sent", ["not json", "[]", '{"type": 5}', '{"type":"response.output_text.delta"}', '{"type":"some.new.event","event_id":"e"}']
+)
 def test_unreadable_and_unknown_frames_do_no_harm(sent):
     """The answer around them is complete."""
     words = [made_up(), " ", made_up(), "."]
@@ -149,7 +163,11 @@ def test_the_writer_thread_survives_many_senders():
     with serving(Scripted, received=received) as port:
         connection = RealtimeConnection(settings_for(port), on_event=lambda _: None, on_tick=lambda: None, on_closed=lambda *_: None)
         senders = [
-            threading.Thread(target=lambda who=who: [connection.send({"type": "x", "who": who, "n": n, "fill": os.urandom(200).hex()}) for n in range(50)])
+            threading.Thread(
+                target=lambda who=who: [
+                    connection.send({"type": "x", "who": who, "n": n, "fill": os.urandom(200).hex()}) for n in range(50)
+                ]
+            )
             for who in range(4)
         ]
         for sender in senders:

@@ -59,12 +59,11 @@ class Lab:
         news = state / "jupyterlab_settings_dir" / "@jupyterlab" / "apputils-extension"
         news.mkdir(parents=True)
         (news / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
-        self._log = open(state / "lab.log", "wb")
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"]
         command += [f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}"]
         command += [f"--ServerApp.root_dir={root}", "--LabApp.expose_app_in_browser=True", "--LabApp.collaborative=False"]
         self.process = subprocess.Popen(
-            command, env=env, cwd=root, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+            command, env=env, cwd=root, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         wait_for(self._answers, 60)
 
@@ -94,7 +93,6 @@ class Lab:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait(5)
-        self._log.close()
 
 
 class Page:
@@ -138,7 +136,9 @@ class Page:
         self.wait(lambda: self.js(f"typeof {cell}.model.executionCount === 'number' && {cell}.model.executionState !== 'running'"), seconds)
 
     def code_cells(self) -> list[int]:
-        return self.js("window.jupyterapp.shell.currentWidget.content.widgets.map((c, i) => c.model.type === 'code' ? i : -1).filter(i => i >= 0)")
+        return self.js(
+            "window.jupyterapp.shell.currentWidget.content.widgets.map((c, i) => c.model.type === 'code' ? i : -1).filter(i => i >= 0)"
+        )
 
     def outputs(self, index: int) -> list[dict]:
         return self.js(f"window.jupyterapp.shell.currentWidget.content.widgets[{index}].model.outputs.toJSON()")

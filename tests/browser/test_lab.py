@@ -128,7 +128,9 @@ def test_markup_is_shown_literally_a_saved_notebook_holds_no_sound_and_quit_clos
 def test_a_turn_without_a_loudspeaker_keeps_its_clips_and_plays_them_when_it_is_displayed(open_page, write):
     """One line says what to run; after that every clip is heard, from the first."""
     ask = f"turn = agent.ask('{QUESTION}')\nprint(turn.wait(5), len(turn.utterances))"
-    page = open_page(write(["from voicehelper import ConversationAgent\nagent = ConversationAgent.connect()", ask, "display(agent.player)", CELL]))
+    page = open_page(
+        write(["from voicehelper import ConversationAgent\nagent = ConversationAgent.connect()", ask, "display(agent.player)", CELL])
+    )
     for index in range(2):
         page.run(index)
     lines = [output["data"]["text/plain"] for output in page.outputs(1) if output["output_type"] == "display_data"]
@@ -151,7 +153,12 @@ def test_an_interrupt_silences_the_page_and_the_next_turn_speaks(open_page, writ
         "turn = agent.ask('Explain queues in a long answer')\n"
         "time.sleep(3)\nagent.interrupt()\nprint(time.time())\ntime.sleep(2)"
     )
-    cells = ["from voicehelper import ConversationAgent\nagent = ConversationAgent.connect()\ndisplay(agent.player)", busy, f"agent.ask('{QUESTION}')", CELL]
+    cells = [
+        "from voicehelper import ConversationAgent\nagent = ConversationAgent.connect()\ndisplay(agent.player)",
+        busy,
+        f"agent.ask('{QUESTION}')",
+        CELL,
+    ]
     page = open_page(write(cells))
     page.run(0)
     page.run(1)
@@ -171,7 +178,10 @@ def test_an_interrupt_silences_the_page_and_the_next_turn_speaks(open_page, writ
 
 def test_a_kernel_that_restarts_falls_silent(open_page, write):
     """Speech in flight stops in the page when the kernel restarts."""
-    cells = ["from voicehelper import ConversationAgent\nagent = ConversationAgent.connect()\ndisplay(agent.player)", "agent.ask('Explain queues in a long answer')"]
+    cells = [
+        "from voicehelper import ConversationAgent\nagent = ConversationAgent.connect()\ndisplay(agent.player)",
+        "agent.ask('Explain queues in a long answer')",
+    ]
     page = open_page(write(cells))
     page.run(0)
     page.run(1)
