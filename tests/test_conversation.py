@@ -11,7 +11,7 @@ from voicehelper.conversation import Conversation, Delta, Ended, SessionConfig, 
 from voicehelper.errors import InputError
 from voicehelper.events import parse
 
-from .support import forall, known_bug, made_up, openai_faults, st
+from .support import forall, made_up, openai_faults, st
 
 FINAL = ("done", "partial", "cancelled", "failed")
 counter = itertools.count(1)
@@ -275,7 +275,6 @@ def test_an_answer_the_service_cancelled_is_cancelled(running):
     assert "turn_detected" in running.turn.reason
 
 
-@known_bug("str(None) becomes the reason")
 @pytest.mark.parametrize("status", ["incomplete", "cancelled"])
 def test_an_end_without_a_reason_does_not_say_none(running, status):
     running.say(done("resp_1", status))
@@ -376,7 +375,6 @@ def test_the_refusal_of_a_late_cancel_is_harmless(running):
     assert second.status == "running"
 
 
-@known_bug("with response_id still None any response.done is taken for the new turn's")
 def test_the_end_of_an_earlier_turn_s_response_said_twice_does_not_end_the_next_turn(running):
     running.say(done("resp_1"))
     second = running.it.begin("turn_2", "y")
@@ -384,7 +382,6 @@ def test_the_end_of_an_earlier_turn_s_response_said_twice_does_not_end_the_next_
     assert second.status == "running"
 
 
-@known_bug("with response_id still None any response.created is taken for the new turn's")
 def test_an_earlier_turn_s_response_created_twice_is_not_taken_for_the_next_turn_s(running):
     running.say(done("resp_1"))
     second = running.it.begin("turn_2", "y")
@@ -392,7 +389,6 @@ def test_an_earlier_turn_s_response_created_twice_is_not_taken_for_the_next_turn
     assert (second.status, second.text) == ("done", "new")
 
 
-@known_bug("response.done is accepted without response.created, the deltas are not: done with an empty text (I1)")
 def test_an_answer_whose_response_created_was_left_out_is_not_done_with_an_empty_text(talk):
     turn = talk.it.begin("turn_1", "x")
     talk.say(delta("r", "Hello."), done("r"))
@@ -419,7 +415,6 @@ def test_after_a_lost_connection_a_new_turn_is_sent_at_once(running):
     assert running.types() == ["conversation.item.create", "response.create"]
 
 
-@known_bug("lost() looks only at the last len(waiting)+1 turns")
 def test_a_lost_connection_ends_the_running_turn_also_behind_a_cancelled_one(running):
     second = running.it.begin("turn_2", "y")
     running.it.begin("turn_3", "z")
@@ -428,7 +423,6 @@ def test_a_lost_connection_ends_the_running_turn_also_behind_a_cancelled_one(run
     assert running.turn.status == "partial"
 
 
-@known_bug("lost() leaves unsent messages in the outbox: the next connection would get them")
 def test_what_was_not_sent_before_the_loss_is_not_sent_after_it(talk):
     talk.it.begin("turn_1", "x")
     talk.it.lost("gone")
@@ -488,7 +482,6 @@ def test_without_a_turn_the_clock_says_nothing(talk):
     assert talk.it.tick(1e9) == []
 
 
-@known_bug("after a timeout the late answer to the first question is taken for the second's")
 def test_a_late_answer_to_a_timed_out_question_is_not_given_to_the_next_one(talk):
     talk.it.begin("turn_1", "x", now=0.0)
     talk.say(created("resp_1"), delta("resp_1", "a"), now=1.0)

@@ -112,19 +112,21 @@ def test_what_the_service_says_with_the_key_in_it_is_masked_everywhere():
         server.say({"type": "error", "event_id": "e", "error": error})
 
     heard = []
-    with serving(Scripted, on_ask=quoting, received=[]) as port:
-        with ConversationAgent.connect(settings_for(port, KEY), player=SilentPlayer()) as agent:
-            agent.on_error(lambda error: heard.append(str(error)))
-            turn = agent.ask(made_up())
-            wait_for(lambda: heard)
-            everything = [
-                str(heard),
-                repr(turn),
-                str(turn.reason),
-                repr(agent),
-                repr([entry.body for entry in agent.events]),
-                repr(vars(turn.record)),
-            ]
+    with (
+        serving(Scripted, on_ask=quoting, received=[]) as port,
+        ConversationAgent.connect(settings_for(port, KEY), player=SilentPlayer()) as agent,
+    ):
+        agent.on_error(lambda error: heard.append(str(error)))
+        turn = agent.ask(made_up())
+        wait_for(lambda: heard)
+        everything = [
+            str(heard),
+            repr(turn),
+            str(turn.reason),
+            repr(agent),
+            repr([entry.body for entry in agent.events]),
+            repr(vars(turn.record)),
+        ]
     assert turn.status == "failed"
     assert all(KEY[:8] not in text and KEY[-8:] not in text for text in everything), everything
 

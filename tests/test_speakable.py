@@ -7,7 +7,7 @@ import pytest
 from voicehelper.sentences import SentenceSplitter, Unit
 from voicehelper.speakable import speakable
 
-from .support import forall, known_bug, limit, made_up, st
+from .support import forall, limit, made_up, st
 
 A, B = made_up(), made_up()
 SAID = [
@@ -139,26 +139,21 @@ def test_a_hundred_kilobytes_of_one_sign_are_no_trap(sign):
 # -- what is said and should not be
 
 
-@known_bug("no pattern for strikethrough")
 def test_strikethrough_signs_are_not_said():
     assert speakable(f"~~{A}~~ {B}") == f"{A} {B}"
 
 
-@known_bug("no pattern for a block quote")
 def test_the_sign_of_a_quotation_is_not_said():
     assert answer(f"> {A} said {B}.\n") == [f"{A} said {B}."]
 
 
-@known_bug("_EMPHASIS excludes line ends, the splitter keeps them in prose")
 def test_bold_over_a_line_s_end_is_said_without_signs():
     assert answer(f"**{A}\n{B}** goes.") == [f"{A} {B} goes."]
 
 
-@known_bug("the pattern of a link ends at the first bracket")
 def test_a_link_with_brackets_in_its_address_leaves_nothing_of_it():
     assert speakable(f"see [{A}](https://x.example/a_(b)) now") == f"see {A} now"
 
 
-@known_bug("the path of an address takes the full stop with it: no pause")
 def test_the_full_stop_after_an_address_stays():
     assert speakable("Go to https://docs.example.org/a.") == "Go to docs.example.org."

@@ -16,7 +16,7 @@ from voicehelper.player import SilentPlayer
 from voicehelper.speech import AudioClip, Utterance
 from voicehelper.tts_queue import TTSQueue
 
-from .support import Clock, ReportingPlayer, StubPlayer, StubVoice, known_bug, limit, made_up, scaled, utterances, wait_for
+from .support import Clock, ReportingPlayer, StubPlayer, StubVoice, limit, made_up, scaled, utterances, wait_for
 
 pytestmark = limit(60)
 FINAL = ("spoken", "cancelled", "failed")
@@ -337,7 +337,6 @@ def test_a_voice_that_cannot_prepare_says_why_with_the_first_sentence(room, cloc
 
 
 @quiet_threads
-@known_bug("only VoiceHelperError of prepare() is caught: the worker dies and nothing is ever spoken")
 def test_a_voice_whose_prepare_fails_in_any_way_can_still_speak(room):
     class Unprepared(StubVoice):
         def prepare(self):
@@ -350,7 +349,6 @@ def test_a_voice_whose_prepare_fails_in_any_way_can_still_speak(room):
 
 
 @quiet_threads
-@known_bug("`clip.pcm` stands outside the try: the worker dies with the utterance in 'synthesising'")
 def test_a_voice_that_returns_nothing_is_a_failure_with_a_reason(room, clock):
     class Mute:
         def synthesize(self, utterance, cancelled):
@@ -363,7 +361,6 @@ def test_a_voice_that_returns_nothing_is_a_failure_with_a_reason(room, clock):
 
 
 @quiet_threads
-@known_bug("an exception of on_change ends the worker that called it")
 def test_an_exception_of_the_one_who_is_told_does_not_silence_the_queue(room):
     def tell(utterance):
         if utterance.status == "ready":
@@ -377,7 +374,6 @@ def test_an_exception_of_the_one_who_is_told_does_not_silence_the_queue(room):
 
 
 @quiet_threads
-@known_bug("pending_s is read outside any try: the delivery thread dies")
 def test_a_player_whose_clock_fails_once_does_not_silence_the_queue(room):
     class Moody(StubPlayer):
         failures = 1
@@ -440,7 +436,6 @@ def test_everyone_is_told_of_what_became_of_an_utterance_at_an_interrupt(room, c
     assert {(item.index, "cancelled") for item in items} <= set(told)
 
 
-@known_bug("interrupt() drops the list that _heard() returns: nobody is told that it was spoken")
 def test_everyone_is_told_of_what_an_interrupt_finds_already_spoken(room, clock):
     told, during = [], []
     player = StubPlayer(clock)
@@ -576,7 +571,6 @@ def test_an_interrupt_in_the_middle_of_handing_over_leaves_nothing_of_the_old_in
     assert [clip.utterance for clip in player.accepted] == new
 
 
-@known_bug("player.stop() comes after the lock is free: what another thread has put meanwhile is silenced and counts as spoken")
 def test_an_interrupt_that_is_slow_to_reach_the_player_does_not_silence_what_was_put_after_it(room, clock):
     stopping, gate = threading.Event(), room.gate()
 
@@ -693,7 +687,6 @@ def test_a_late_report_about_an_interrupted_clip_changes_nothing(room, clock, wh
     assert queue.join(0)
 
 
-@known_bug("_blocked is set from any report: one about a clip that is long gone unblocks the queue, and the clock runs")
 def test_a_late_report_about_a_clip_that_is_gone_does_not_unblock_the_player(room, clock):
     player = ReportingPlayer(clock)
     queue = room.queue(StubVoice(), player)
@@ -707,7 +700,6 @@ def test_a_late_report_about_a_clip_that_is_gone_does_not_unblock_the_player(roo
     assert queue.is_blocked
 
 
-@known_bug("'started' does not look at the clip before it: when its 'ended' is lost or late, two are 'playing'")
 def test_two_utterances_are_never_both_playing_whatever_the_reports_say(room, clock):
     player = ReportingPlayer(clock)
     queue = room.queue(StubVoice(), player)
@@ -842,7 +834,6 @@ def test_twenty_queues_one_after_another_leave_no_thread(room, clock):
     assert room.threads() == []
 
 
-@known_bug("close() of a closed queue still interrupts: it stops a player that another queue uses now")
 def test_closing_an_old_queue_again_does_not_silence_the_player_of_the_new_one(room, clock):
     player = StubPlayer(clock)
     old = room.queue(StubVoice(), player)

@@ -8,42 +8,22 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "ConversationAgent": "agent",
-    "Turn": "agent",
-    "SessionConfig": "conversation",
-    "EventLog": "events",
-    "Settings": "settings",
-    "Secret": "settings",
-    "SentenceSplitter": "sentences",
-    "Unit": "sentences",
+_NAMES = {
+    "agent": "ConversationAgent Turn",
+    "conversation": "SessionConfig",
+    "errors": "VoiceHelperError SettingsError InputError ConnectionFailed KeyRefused DeploymentNotFound ServerRefused RateLimited "
+    "TurnFailed SpeechFailed SpeechCancelled",
+    "events": "EventLog",
+    "notebook.player": "NotebookPlayer",
+    "player": "SilentPlayer",
+    "sentences": "SentenceSplitter Unit",
+    "settings": "Settings Secret",
     "speakable": "speakable",
-    "Voice": "ssml",
-    "create_response_ssml": "ssml",
-    "AudioClip": "speech",
-    "AzureSpeech": "speech",
-    "Utterance": "speech",
-    "Word": "speech",
-    "SilentPlayer": "player",
-    "TTSQueue": "tts_queue",
-    **dict.fromkeys(
-        (
-            "VoiceHelperError",
-            "SettingsError",
-            "InputError",
-            "ConnectionFailed",
-            "KeyRefused",
-            "DeploymentNotFound",
-            "ServerRefused",
-            "RateLimited",
-            "TurnFailed",
-            "SpeechFailed",
-            "SpeechCancelled",
-        ),
-        "errors",
-    ),
-    "NotebookPlayer": "notebook.player",
+    "speech": "AudioClip AzureSpeech Utterance Word",
+    "ssml": "Voice create_response_ssml",
+    "tts_queue": "TTSQueue",
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOME)
 
 

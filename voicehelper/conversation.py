@@ -32,6 +32,7 @@ from .events import (
 
 FIRST_EVENT_S = 15.0  # design §5.10
 DELTA_GAP_S = 30.0
+INCOMPLETE = {"max_output_tokens": "cut at the length limit", "content_filter": "stopped by the content filter"}
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,12 @@ class Ended:
     code: str | None = None
 
 
-Outcome = SessionReady | SessionRefused | Delta | Ended
+@dataclass(frozen=True)
+class Stuck:
+    """The service does not even answer a cancel: this connection is of no use any more."""
+
+
+Outcome = SessionReady | SessionRefused | Delta | Ended | Stuck
 
 
 class Conversation:
@@ -174,6 +180,7 @@ class Conversation:
         self.rate_limits: list[dict[str, Any]] = []
         self._out: list[tuple[dict[str, Any], str | None]] = []
         self._waiting: deque[TurnRecord] = deque()
+        self._responses: set[str] = set()  # the ids of all responses so far
         self._open: TurnRecord | None = None  # whose response the server is busy with, final or not
         self._config_event: str | None = None
         self._counter = 0
@@ -206,11 +213,12 @@ class Conversation:
         return True
 
     def lost(self, reason: str) -> list[Outcome]:
-        """The connection is gone: whatever ran ends as partial (some text) or failed (none)."""
-        running = [record for record in self.turns[-(len(self._waiting) + 1) :] if record.status == "running"]
+        """The connection is gone: whatever ran ends as partial (some text) or failed (none), and nothing more of it is sent."""
+        running = [record for record in (self._open, *self._waiting) if record and record.status == "running"]
         self._waiting.clear()
+        self._out.clear()
         self._open = None
-        return [self._end(record, "partial" if record.pieces else "failed", reason) for record in running]
+        return [self._cut(record, reason) for record in running]
 
     def tick(self, now: float) -> list[Outcome]:
         """Look at the clock: a response that says nothing for too long ends, and the server is told."""
@@ -220,12 +228,14 @@ class Conversation:
             return []
         self._silent_since = now
         if record.status != "running":  # its end was never announced: do not let the next turn wait for ever
+            if record.response_id is None:
+                return [Stuck()]  # a late answer to it could not be told from the next one's
             self._open = None
             self._next(now)
             return []
         what = "the answer stopped" if self._began else "no answer came"
         self._send({"type": "response.cancel", "event_id": self._event_id("cancel")}, record.id)
-        return [self._end(record, "partial" if record.pieces else "failed", f"{what}: nothing for {limit:.0f} s")]
+        return [self._cut(record, f"{what}: nothing for {limit:.0f} s")]
 
     def receive(self, event: Event, now: float = 0.0) -> list[Outcome]:
         """Take one server event; return what became of it."""
@@ -237,7 +247,7 @@ class Conversation:
             case ItemAdded() | ItemDone():
                 self._keep_item(event.item)
             case ResponseCreated():
-                self._created(event.response, now)
+                self._mine(event.response.get("id"), now)
             case TextDelta():
                 return self._delta(event, now)
             case ResponseDone():
@@ -275,48 +285,50 @@ class Conversation:
                 return
         self.items.append(kept)
 
-    def _created(self, response: Mapping[str, Any], now: float) -> None:
-        if self._open and self._open.response_id is None:
-            self._open.response_id = response.get("id")
-            self._silent_since = now
+    def _mine(self, response_id: str | None, now: float) -> TurnRecord | None:
+        """The turn that waits for this response, or None: an id that was seen before never belongs to a newer turn."""
+        record = self._open
+        if record and response_id and record.response_id is None and response_id not in self._responses:
+            record.response_id = response_id
+            self._responses.add(response_id)
+        if not record or record.response_id is None or record.response_id != response_id:
+            return None
+        self._silent_since = now
+        return record
 
     def _delta(self, event: TextDelta, now: float) -> list[Outcome]:
-        record = self._open
-        if record is None or record.response_id != event.response_id:
+        record = self._mine(event.response_id, now)
+        if record is None:
             return []
-        self._silent_since, self._began = now, True
+        self._began = True
         if record.status != "running" or not event.delta:
             return []
         record.pieces.append(event.delta)
         return [Delta(record.id, event.delta)]
 
     def _done(self, response: Mapping[str, Any], now: float) -> list[Outcome]:
-        record = self._open
-        if record is None or record.response_id not in (None, response.get("id")):
+        record = self._mine(response.get("id"), now)
+        if record is None:
             return []
         record.usage = response.get("usage") if isinstance(response.get("usage"), dict) else None
         self._open = None
-        outcome = []
-        if record.status == "running":
-            outcome = [self._verdict(record, response)]
+        outcome = [self._verdict(record, response)] if record.status == "running" else []
         self._next(now)
         return outcome
 
     def _verdict(self, record: TurnRecord, response: Mapping[str, Any]) -> Outcome:
         details = response.get("status_details") if isinstance(response.get("status_details"), Mapping) else {}
         error = details.get("error") if isinstance(details.get("error"), Mapping) else {}
+        reason = details.get("reason") or error.get("message") or f"the service ended it as {response.get('status')!r} and gave no reason"
         match response.get("status"):
             case "completed":
                 return self._end(record, "done", None)
             case "cancelled":
-                return self._end(record, "cancelled", f"the service cancelled it ({details.get('reason')})")
+                return self._end(record, "cancelled", f"the service cancelled it ({reason})")
             case "incomplete":
-                words = {"max_output_tokens": "cut at the length limit", "content_filter": "stopped by the content filter"}
-                reason = str(details.get("reason"))
-                return self._end(record, "partial", words.get(reason, reason), reason)
-            case other:
-                said = error.get("message") or details.get("reason") or f"the service ended it with status {other!r}"
-                return self._end(record, "partial" if record.pieces else "failed", str(said), error.get("code"))
+                return self._end(record, "partial", INCOMPLETE.get(reason, reason), reason)
+            case _:
+                return self._cut(record, str(reason), error.get("code"))
 
     def _error(self, error: Mapping[str, Any], now: float) -> list[Outcome]:
         cause, said = error.get("event_id"), str(error.get("message") or error.get("code") or "the service reported an error")
@@ -346,6 +358,9 @@ class Conversation:
     def _end(self, record: TurnRecord, status: str, reason: str | None, code: str | None = None) -> Ended:
         self._settle(record, status, reason)
         return Ended(record, code)
+
+    def _cut(self, record: TurnRecord, reason: str, code: str | None = None) -> Ended:
+        return self._end(record, "partial" if record.pieces else "failed", reason, code)
 
     def _settle(self, record: TurnRecord, status: str, reason: str | None) -> None:
         record.text, record.status, record.reason = "".join(record.pieces), status, reason

@@ -26,75 +26,93 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionCreated(Event):
+class _OfSession(Event):
     session: dict = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class SessionUpdated(Event):
-    session: dict = field(default_factory=dict)
+class SessionCreated(_OfSession):
+    """The first event of a connection, with the service's defaults."""
+
+
+class SessionUpdated(_OfSession):
+    """The whole configuration that is now in force."""
 
 
 @dataclass(frozen=True, slots=True)
-class ItemAdded(Event):
+class _OfItem(Event):
     item: dict = field(default_factory=dict)
     previous_item_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ItemDone(Event):
-    item: dict = field(default_factory=dict)
-    previous_item_id: str | None = None
+class ItemAdded(_OfItem):
+    """A conversation item exists, perhaps still empty."""
+
+
+class ItemDone(_OfItem):
+    """A conversation item is complete."""
 
 
 @dataclass(frozen=True, slots=True)
-class ResponseCreated(Event):
+class _OfResponse(Event):
     response: dict = field(default_factory=dict)
 
 
+class ResponseCreated(_OfResponse):
+    """The service begins an answer."""
+
+
+class ResponseDone(_OfResponse):
+    """The answer is over, whatever its end: `response["status"]` tells which, `response["usage"]` what it cost."""
+
+
 @dataclass(frozen=True, slots=True)
-class OutputItemAdded(Event):
+class _OfOutputItem(Event):
     response_id: str = ""
     item: dict = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class OutputItemDone(Event):
-    response_id: str = ""
-    item: dict = field(default_factory=dict)
+class OutputItemAdded(_OfOutputItem):
+    """An item of the answer begins."""
+
+
+class OutputItemDone(_OfOutputItem):
+    """An item of the answer is complete."""
 
 
 @dataclass(frozen=True, slots=True)
-class ContentPartAdded(Event):
-    response_id: str = ""
-    part: dict = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class ContentPartDone(Event):
+class _OfPart(Event):
     response_id: str = ""
     part: dict = field(default_factory=dict)
+
+
+class ContentPartAdded(_OfPart):
+    """A part of an item begins; text answers have one."""
+
+
+class ContentPartDone(_OfPart):
+    """A part of an item is complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta(Event):
+    """The next piece of text."""
+
     response_id: str = ""
     delta: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TextDone(Event):
+    """All of the text again."""
+
     response_id: str = ""
     text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class ResponseDone(Event):
-    response: dict = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class RateLimitsUpdated(Event):
+    """What is left of the quota."""
+
     rate_limits: list = field(default_factory=list)
 
 
@@ -105,7 +123,6 @@ class ErrorEvent(Event):
     error: dict = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
 class Unknown(Event):
     """Anything else: kept, counted by whoever likes, never fatal."""
 
@@ -128,7 +145,7 @@ TYPES: dict[str, type[Event]] = {
 }
 
 
-def parse(message: str | bytes | Mapping[str, Any]) -> Event:
+def parse(message: Any) -> Event:
     """Turn one server message into an event. Never raises.
 
     Args:
@@ -140,7 +157,7 @@ def parse(message: str | bytes | Mapping[str, Any]) -> Event:
     """
     try:
         body = message if isinstance(message, Mapping) else json.loads(message)
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         body = None
     if not isinstance(body, Mapping) or not isinstance(body.get("type"), str):
         return Unknown("", None, {"unreadable": str(message)[:200]})
@@ -153,22 +170,24 @@ def parse(message: str | bytes | Mapping[str, Any]) -> Event:
         value = body.get(spec.name)
         if value is None:
             continue
-        expected = type(spec.default_factory()) if callable(spec.default_factory) else str
+        expected = spec.default_factory if callable(spec.default_factory) else str
         if not isinstance(value, expected):
             return Unknown(body["type"], event_id, body)
         given[spec.name] = value
     return cls(body["type"], event_id, body, **given)
 
 
-def redact(value: Any, mask: Callable[[str], str]) -> Any:
-    """A copy of a JSON value in which every string, keys included, went through `mask`."""
+def redact(value: Any, mask: Callable[[str], str], depth: int = 50) -> Any:
+    """A copy of a JSON value in which every string, keys included, went through `mask`; what is nested deeper than `depth` is "…"."""
     if isinstance(value, str):
         return mask(value)
+    if not isinstance(value, (Mapping, list, tuple)):
+        return value
+    if depth == 0:
+        return "…"
     if isinstance(value, Mapping):
-        return {mask(str(key)): redact(item, mask) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [redact(item, mask) for item in value]
-    return value
+        return {mask(str(key)): redact(item, mask, depth - 1) for key, item in value.items()}
+    return [redact(item, mask, depth - 1) for item in value]
 
 
 @dataclass(frozen=True, slots=True)

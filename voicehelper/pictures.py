@@ -6,8 +6,11 @@ What it does not do: measure anything; values come in, a string goes out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
+
+from .ssml import legal_text
 
 WIDTH, LEFT, ROW = 760, 210, 20
 Bar = tuple[str, float | None, float | None, float | None, float | None]
@@ -71,7 +74,8 @@ def _bar(start: float, stop: float, row: int, end: float, kind: str, label: str)
 
 
 def _axis(end: float, height: int) -> list[str]:
-    step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 600) if end / step <= 10 or step == 600)
+    tens = 10 ** math.floor(math.log10(end / 10))
+    step = next(tens * factor for factor in (1, 2, 5, 10) if end / (tens * factor) <= 10)
     names = [(0, "asked → first sound"), (1, "text")]
     lines = [f'<text x="4" y="{row * ROW + 14}">{name}</text>' for row, name in names]
     at = 0.0
@@ -88,5 +92,5 @@ def _x(seconds: float, end: float) -> float:
 
 
 def _short(text: str, size: int) -> str:
-    text = " ".join(text.split())
+    text = " ".join(legal_text(text).split())
     return text if len(text) <= size else text[: size - 1] + "…"

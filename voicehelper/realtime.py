@@ -14,12 +14,14 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
 import websocket
 
-from .errors import ConnectionFailed, DeploymentNotFound, KeyRefused, RateLimited, ServerRefused, VoiceHelperError
+from . import errors
+from .errors import ConnectionFailed, VoiceHelperError
 from .events import Event, parse
 from .settings import Settings
 
@@ -83,6 +85,11 @@ class RealtimeConnection:
             self._shutdown()
         self._reader.join(timeout)
         self._writer.join(timeout)
+
+    def abort(self, reason: str) -> None:
+        """This connection is of no use any more: end it now. From any thread; `on_closed` follows on the reader thread."""
+        self._lost = reason
+        self._shutdown()
 
     def _shutdown(self) -> None:
         """Wake whoever is inside recv or send; `WebSocket.close()` alone can wait for a stalled peer."""
@@ -178,65 +185,40 @@ def _loopback(url: str) -> dict[str, socket.socket]:
 
 
 def _in_words(error: Exception, settings: Settings) -> VoiceHelperError:
-    host = urlsplit(settings.realtime_url).netloc
+    """The error of ours for one of the library's; kinds, words and hints are in refusals.json."""
+    status, said, hint = None, f"{type(error).__name__}: {error}", None
     match error:
         case websocket.WebSocketBadStatusException():
-            return _refusal(error, settings, host)
-        case websocket.WebSocketAddressException() | socket.gaierror():
-            return ConnectionFailed(f"no host named {host} was found", hint="Check AZURE_OPENAI_ENDPOINT and the network.", retryable=False)
-        case ssl.SSLCertVerificationError():
-            return ConnectionFailed(
-                f"the certificate of {host} is not trusted here",
-                hint="If your network re-signs HTTPS, set SSL_CERT_FILE to its certificate.",
-                retryable=False,
-            )
-        case ConnectionRefusedError():
-            return ConnectionFailed(
-                f"nothing answers on {host} (connection refused)", hint="Check the address and the port; is the server running?"
-            )
-        case TimeoutError() | websocket.WebSocketTimeoutException():
-            return ConnectionFailed(f"{host} did not answer within {HANDSHAKE_S:.0f} s")
-        case _ if "redirect" in str(error).lower():
-            return ConnectionFailed(
-                f"{host} redirects to another host; a key is never sent there", hint="Check AZURE_OPENAI_ENDPOINT.", retryable=False
-            )
-        case _:
-            return ConnectionFailed(settings.mask(f"no connection to {host} ({type(error).__name__}: {error})"))
-
-
-def _refusal(error: websocket.WebSocketBadStatusException, settings: Settings, host: str) -> VoiceHelperError:
-    body = settings.mask((error.resp_body or b"")[:2000].decode("utf-8", "replace"))
-    said = _message_of(body)
-    match error.status_code:
-        case 401 | 403:
-            return KeyRefused(f"{host} refused the key ({error.status_code}{said})")
-        case 404:
-            return DeploymentNotFound(f"{host} has no deployment named {settings.deployment!r} (404{said})")
-        case 400 if "Opper" in body or "not supported" in body.lower():
-            return DeploymentNotFound(f"the deployment {settings.deployment!r} is not a realtime model (400{said})")
-        case 429:
+            status, body = error.status_code, (error.resp_body or b"")[:2000].decode("utf-8", "replace")
             wait = (error.resp_headers or {}).get("retry-after")
-            return RateLimited(f"{host} has no room for another session (429{said})", hint=f"Try again in {wait} s." if wait else None)
-        case 200:
-            return ConnectionFailed(
-                f"something answers on {host} that is not the Realtime service (200, a web page)",
-                hint="Check AZURE_OPENAI_ENDPOINT; a login page of the network may stand in between.",
-                retryable=False,
-            )
-        case status if 300 <= status < 400:
-            return ConnectionFailed(
-                f"{host} redirects to another host ({status}); a key is never sent there",
-                hint="Check AZURE_OPENAI_ENDPOINT.",
-                retryable=False,
-            )
-        case status:
-            return ServerRefused(f"{host} refused the connection ({status}{said})", retryable=status >= 500)
+            kind, said, hint = _kind(status, body), _message_of(body), f"Try again in {wait} s." if wait else None
+        case websocket.WebSocketAddressException() | socket.gaierror():
+            kind = "no such host"
+        case ssl.SSLCertVerificationError():
+            kind = "certificate"
+        case ConnectionRefusedError():
+            kind = "port refused"
+        case TimeoutError() | websocket.WebSocketTimeoutException():
+            kind = "no answer"
+        case _:
+            kind = "redirect" if "redirect" in said.lower() else "unknown"
+    row = json.loads(files(__package__).joinpath("refusals.json").read_text("utf-8"))[kind]
+    place = urlsplit(settings.realtime_url).netloc
+    words = row["words"].format(host=place, status=status, said=said, deployment=settings.deployment, seconds=HANDSHAKE_S)
+    return getattr(errors, row["error"])(settings.mask(words), hint=hint or row.get("hint"), retryable=row.get("retryable"))
+
+
+def _kind(status: int, body: str) -> str:
+    if status == 400 and ("OpperationNotSupported" in body or "not supported" in body.lower()):  # the service spells it so
+        return "400 not realtime"
+    if status in (200, 401, 403, 404, 429):
+        return str(status)
+    return "redirect" if 300 <= status < 400 else "5xx" if status >= 500 else "other"
 
 
 def _message_of(body: str) -> str:
     """The service's own sentence out of a JSON error body, or nothing."""
     try:
-        said = json.loads(body)["error"]["message"]
+        return f": {json.loads(body)['error']['message']}"
     except (ValueError, KeyError, TypeError):
         return ""
-    return f": {said}"

@@ -21,6 +21,7 @@ GOES_ON = frozenset(",;:)]—–-")  # after a terminator these show that the se
 CLAUSE_ENDS = frozenset(",;:")
 FIRST_CLAUSE_CHARS = 24  # design §5.4
 _MARKER = re.compile(r"\s*(?:(?P<heading>#{1,6}\s)|(?P<row>\|)|(?P<item>(?:[-*+•]|\d{1,3}[.)])\s)|(?P<code>```|~~~))")
+_FENCE = re.compile(r"`{3,}|~{3,}")
 _WORD = re.compile(r"[\w.º]+$")
 _DIGITS = re.compile(r"\s*\d{1,3}")
 
@@ -67,7 +68,7 @@ class SentenceSplitter:
         self._spaced = False  # white space came after the candidate
         self._ticks = False  # inside `inline code`
         self._space = 0  # after the last white space: a forced cut goes here
-        self._fence = False  # the line that opened a code fence is complete
+        self._fence = ""  # the ticks or tildes that opened a code fence, once that line is complete
 
     def feed(self, delta: str) -> list[Unit]:
         """Take the next piece of text, of any length; return the units it completed."""
@@ -82,6 +83,8 @@ class SentenceSplitter:
 
     def flush(self) -> list[Unit]:
         """The text is complete: return the rest. The splitter can be used for another answer afterwards."""
+        if self._kind == "code" and not self._fence:
+            self._code("\n")
         self._cut(len(self._chars))
         units = self._take()
         self._reset()
@@ -153,20 +156,19 @@ class SentenceSplitter:
             return True
         if lower in self._number:
             return following.isdigit()
-        return lower in self._may_end and not following.isupper()
+        return lower in self._may_end and bool(following) and not following.isupper()
 
     def _newline(self) -> None:
         line = "".join(self._chars[max(0, self._line) :]).strip()
-        if self._kind in ("heading", "row", "item") or not line or line[-1] == ":" or self._ends_sentence():
+        if self._kind in ("heading", "row", "item") or not line or line[-1] == ":" or self._ends_here():
             self._cut(len(self._chars))
         else:
             self._chars.append("\n")
         self._line = self._space = len(self._chars)
         self._candidate, self._ticks = None, False
 
-    def _ends_sentence(self) -> bool:
-        last = "".join(self._chars).rstrip().rstrip("".join(CLOSERS))[-1:]
-        return last in TERMINATORS or last in WIDE_TERMINATORS
+    def _ends_here(self) -> bool:
+        return self._candidate is not None and (self._wide or not self._abbreviated(""))
 
     def _marker(self) -> None:
         """Does the current line say what it is? Only its first few characters are looked at."""
@@ -186,13 +188,18 @@ class SentenceSplitter:
             if len(self._chars) >= self._max:
                 self._cut(self._line if self._line > 0 else len(self._chars), continues=True)
                 self._kind = "code"
-            return
+            return None
         line = "".join(self._chars[max(0, self._line) :]).strip()
-        if self._fence and line in ("```", "~~~"):
-            self._fence = False
-            self._cut(len(self._chars))
-        else:
-            self._fence, self._line = True, len(self._chars)
+        if not self._fence:
+            self._fence = found.group() if (found := _FENCE.match(line)) else "```"
+            if self._fence in line[len(self._fence) :]:  # closed on the line that opened it: code within prose
+                self._fence, self._kind = "", "prose"
+                self._chars.pop()
+                return self._newline()
+        elif len(line) >= len(self._fence) and set(line) == {self._fence[0]}:
+            self._fence = ""
+            return self._cut(len(self._chars))
+        self._line = len(self._chars)
 
     def _cut(self, at: int, continues: bool = False) -> None:
         text = "".join(self._chars[:at]).strip()

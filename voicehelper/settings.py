@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from .errors import SettingsError
@@ -114,36 +115,39 @@ class Settings:
             SettingsError: some variables are missing, empty or still placeholders (the message names them), an endpoint is not
                 a host name, VOICEHELPER_BACKEND is something else than azure or practice, or the file can't be read.
         """
-        values = _read(dotenv, os.environ if environ is None else environ)
-        backend = values.get("VOICEHELPER_BACKEND", "").lower()
+        environ = _sealed(os.environ if environ is None else environ)
+        values = {**_sealed(_read(dotenv)), **environ}
+        backend = str(values.get("VOICEHELPER_BACKEND", "")).lower()
         if backend not in ("", "azure", "practice"):
-            raise SettingsError(f"VOICEHELPER_BACKEND is {backend!r}", hint="Set it to azure or practice, or remove it.")
+            raise SettingsError("VOICEHELPER_BACKEND is neither azure nor practice", hint="Set it to azure or practice, or remove it.")
         given = {name: _lookup(values, name) for name in REQUIRED}
         missing = [name for name, value in given.items() if not value]
         if backend == "practice" or (not backend and len(missing) == len(REQUIRED)):
             return cls._practice(values)
         if missing:
             raise SettingsError(_missing_words(missing, values))
+        region = re.sub(r"\s+", "", given["AZURE_SPEECH_REGION"]).lower()
+        if not re.fullmatch(r"[a-z0-9]+", region):
+            raise SettingsError("AZURE_SPEECH_REGION is not a region", hint="Write it like westeurope: its name without spaces.")
         return cls(
             backend="azure",
             realtime_url=realtime_url(given["AZURE_OPENAI_ENDPOINT"]),
-            openai_key=Secret(given["AZURE_OPENAI_KEY"]),
+            openai_key=given["AZURE_OPENAI_KEY"],
             deployment=_lookup(values, "AZURE_OPENAI_DEPLOYMENT") or DEFAULT_DEPLOYMENT,
-            speech_key=Secret(given["AZURE_SPEECH_KEY"]),
-            speech_region=re.sub(r"\s+", "", given["AZURE_SPEECH_REGION"]).lower(),
+            speech_key=given["AZURE_SPEECH_KEY"],
+            speech_region=region,
         )
 
     @classmethod
-    def _practice(cls, values: Mapping[str, str]) -> Settings:
-        url, key = _lookup(values, "VOICEHELPER_PRACTICE_URL"), Secret(_lookup(values, "VOICEHELPER_PRACTICE_KEY"))
+    def _practice(cls, values: Mapping[str, str | Secret]) -> Settings:
+        url = _lookup(values, "VOICEHELPER_PRACTICE_URL")
         if not url:
             return cls(backend="practice")
-        parts = urlsplit(url)
-        if parts.hostname not in _LOOPBACK or not parts.port:
-            raise SettingsError(
-                f"VOICEHELPER_PRACTICE_URL is {url!r}, not a server on this machine", hint="Write it as http://127.0.0.1:PORT."
-            )
-        return cls.practice(f"ws://{parts.netloc}/openai/v1/realtime", f"ws://{parts.netloc}", key)
+        host, port, _ = _place(url)
+        if host not in _LOOPBACK or not port:
+            raise SettingsError("VOICEHELPER_PRACTICE_URL is not a server on this machine", hint="Write it as http://127.0.0.1:PORT.")
+        base = f"ws://{f'[{host}]' if ':' in host else host}:{port}"
+        return cls.practice(f"{base}/openai/v1/realtime", base, _lookup(values, "VOICEHELPER_PRACTICE_KEY") or Secret(""))
 
     @classmethod
     def practice(cls, realtime_url: str, speech_host: str, key: Secret) -> Settings:
@@ -182,34 +186,40 @@ def realtime_url(endpoint: str) -> str:
 
     Source: Azure OpenAI, how-to realtime-audio-websockets (`/openai/v1/realtime`, api-version must be absent).
     """
-    text = endpoint.strip().strip("\"'")
-    parts = urlsplit(text if "//" in text else f"//{text}")
+    host, port, scheme = _place(endpoint)
+    if not host:  # what stands there is not quoted: people paste keys into the wrong line
+        raise SettingsError("AZURE_OPENAI_ENDPOINT names no host", hint="Write it as https://NAME.openai.azure.com.")
+    scheme = "ws" if host in _LOOPBACK and scheme in ("http", "ws") else "wss"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}/openai/v1/realtime"
+
+
+def _place(address: str) -> tuple[str, int | None, str]:
+    """Host, port and scheme of an address, however it is written; ("", None, "") when there is no host in it."""
+    text = address.strip().strip("\"'")
     try:
-        host, port = parts.hostname, parts.port
+        parts = urlsplit(text if "//" in text else f"//{text}")
+        host, port = parts.hostname or "", parts.port
     except ValueError:
-        host, port = None, None
-    if not host or not re.fullmatch(r"[\w.\-:]+", host) or ("." not in host and host not in _LOOPBACK):
-        raise SettingsError(
-            f"AZURE_OPENAI_ENDPOINT is {endpoint!r}, which names no host", hint="Write it as https://NAME.openai.azure.com."
-        )
-    scheme = "ws" if host in _LOOPBACK and parts.scheme in ("http", "ws") else "wss"
-    shown = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{shown}{f':{port}' if port else ''}/openai/v1/realtime"
+        return "", None, ""
+    named = host in _LOOPBACK or re.fullmatch(r"[\w-]+(\.[\w-]+)+", host)
+    return (host, port, parts.scheme) if named else ("", None, "")
 
 
-def _read(dotenv: str | os.PathLike | None, environ: Mapping[str, str]) -> dict[str, str]:
+def _read(dotenv: str | os.PathLike | None) -> Mapping[str, str | None]:
     from dotenv import dotenv_values, find_dotenv
 
     path = os.fspath(dotenv) if dotenv is not None else find_dotenv(usecwd=True)
-    values: dict[str, str] = {}
-    if path:
-        try:
-            text = _decode(Path(path).read_bytes())
-        except OSError as error:
-            raise SettingsError(f"{path} can't be read ({error.strerror})", hint="Check its name and permissions.") from None
-        found = dotenv_values(stream=io.StringIO(text), interpolate=False)
-        values = {name: _clean(value) for name, value in found.items() if value}
-    return {**values, **{name: clean for name, value in environ.items() if (clean := _clean(value))}}
+    try:
+        content = Path(path).read_bytes() if path else b""
+    except OSError as error:
+        raise SettingsError(f"{path} can't be read ({error.strerror})", hint="Check its name and permissions.") from None
+    return dotenv_values(stream=io.StringIO(_decode(content)), interpolate=False)
+
+
+def _sealed(values: Mapping[str, str | None]) -> dict[str, str | Secret]:
+    """What has a value, keys as `Secret` from the start: a traceback with local variables must not show one."""
+    clean = ((name, _clean(value)) for name, value in values.items() if value)
+    return {name: Secret(value) if "KEY" in name else value for name, value in clean if value}
 
 
 def _decode(content: bytes) -> str:
@@ -218,33 +228,25 @@ def _decode(content: bytes) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return content.decode("latin-1")
+        return content.decode("cp1252", "replace")
 
 
 def _clean(value: str) -> str:
     return value.strip().strip("“”‘’\u00a0").strip()
 
 
-def _lookup(values: Mapping[str, str], name: str) -> str:
-    """The first spelling of a variable that has a real value."""
-    for spelling in _ALIASES.get(name, (name,)):
-        value = values.get(spelling, "")
-        if value and not _PLACEHOLDER.fullmatch(value):
-            return value
-    return ""
+def _is_placeholder(value: str | Secret) -> bool:
+    return bool(_PLACEHOLDER.fullmatch(value.reveal() if isinstance(value, Secret) else value))
 
 
-def _placeholders(values: Mapping[str, str]) -> list[str]:
-    names = [spelling for name in REQUIRED for spelling in _ALIASES.get(name, (name,))]
-    return [name for name in names if values.get(name) and _PLACEHOLDER.fullmatch(values[name])]
+def _lookup(values: Mapping[str, str | Secret], name: str) -> Any:
+    """The first spelling of a variable that has a real value, else ""."""
+    found = (values.get(spelling, "") for spelling in _ALIASES.get(name, (name,)))
+    return next((value for value in found if value and not _is_placeholder(value)), "")
 
 
-def _missing_words(missing: list[str], values: Mapping[str, str]) -> str:
-    still = [name for name in missing if set(_ALIASES.get(name, (name,))) & set(_placeholders(values))]
+def _missing_words(missing: list[str], values: Mapping[str, str | Secret]) -> str:
+    still = [name for name in missing if any(values.get(spelling) for spelling in _ALIASES.get(name, (name,)))]
     absent = [name for name in missing if name not in still]
-    said = []
-    if absent:
-        said.append(f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing")
-    if still:
-        said.append(f"{', '.join(still)} {'is still a placeholder' if len(still) == 1 else 'are still placeholders'}")
-    return "; ".join(said)
+    said = [(absent, "is missing", "are missing"), (still, "is still a placeholder", "are still placeholders")]
+    return "; ".join(f"{', '.join(names)} {one if len(names) == 1 else many}" for names, one, many in said if names)

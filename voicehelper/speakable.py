@@ -15,10 +15,11 @@ _ITEM = re.compile(r"^\s*(?:[-*+•]|\d{1,3}[.)])\s+(?:\[[ xX]\]\s+)?")
 _RULE_ROW = re.compile(r"^[\s|:\-]+$")
 _FORMULA = re.compile(r"\$\$[^$]{1,300}\$\$|\\\([^)]{1,300}\\\)|\\\[[^\]]{1,300}\\\]|\$(?![\s\d])[^$\n]{1,100}\$")
 _IMAGE = re.compile(r"!\[([^\]]{0,200})\]\([^)\s]{0,500}\)")
-_LINK = re.compile(r"\[([^\]]{1,200})\]\([^)\s]{0,500}\)")
-_URL = re.compile(r"\b(?:https?://|www\.)([\w\-.]+)(?:[/?#][^\s)>\]]*)?")
+_LINK = re.compile(r"\[([^\]]{1,200})\]\((?:[^()\s]|\([^()\s]{0,100}\)){0,500}\)")
+_URL = re.compile(r"\b(?:https?://|www\.)([\w\-.]*\w)(?:[/?#](?:[^\s)>\]]*[^\s)>\].,;:!?])?)?")
 _FOOTNOTE = re.compile(r"\[\^?\d{1,3}\]")
-_EMPHASIS = re.compile(r"(?<!\w)(\*{1,3}|_{1,3})(?=\S)([^*_\n]{1,300}?)(?<=\S)\1(?!\w)")
+_EMPHASIS = re.compile(r"(?<!\w)(\*{1,3}|_{1,3}|~~)(?=\S)([^*_~]{1,300}?)(?<=\S)\1(?!\w)")
+_QUOTE = re.compile(r"(?m)^\s{0,3}>+\s+")
 _EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff\u200d\ufe0f\u20e3]+")
 
 
@@ -45,6 +46,7 @@ def speakable(unit: str, language: str = "en") -> str:
         if _RULE_ROW.match(text):
             return ""
         text = ", ".join(cell for cell in (part.strip() for part in text.split("|")) if cell) + "."
+    text = _QUOTE.sub("", text)
     text = _FORMULA.sub(FORMULA_WORDS.get(short, FORMULA_WORDS["en"]), text)
     text = _LINK.sub(r"\1", _IMAGE.sub(r"\1", text))
     text = _URL.sub(r"\1", text)

@@ -55,6 +55,10 @@ class Voice:
             value = getattr(self, name)
             if isinstance(value, (int, float)) and not low <= value <= high:
                 raise InputError(f"{name}={value} is out of range", hint=f"Give a number from {low} to {high}, or SSML as a string.")
+            if not isinstance(value, (int, float, type(None)) if name == "style_degree" else (int, float, str, type(None))):
+                raise InputError(f"{name}={value!r} is neither a number nor SSML", hint=f"Give a number from {low} to {high}.")
+        if not all(isinstance(value, (str, type(None))) for value in (self.style, self.role)):
+            raise InputError("style and role are strings", hint='Write them like style="cheerful".')
 
     @classmethod
     def calm(cls, name: str = "en-US-AriaNeural") -> Voice:
@@ -84,6 +88,8 @@ class Voice:
 
 def legal_text(text: str) -> str:
     """`text` as it may stand in XML: halves of surrogate pairs are joined or replaced, illegal characters removed."""
+    if not isinstance(text, str):
+        raise InputError(f"a text is a string, not {type(text).__name__}", hint="Write it in quotes.")
     joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return _ILLEGAL.sub("", joined)
 
@@ -104,7 +110,7 @@ def create_response_ssml(text: str, voice: Voice | None = None) -> str:
     voice = voice or Voice()
     speak = ET.Element(f"{{{SYNTHESIS}}}speak", {"version": "1.0", XML_LANG: voice.language})
     inner = ET.SubElement(speak, f"{{{SYNTHESIS}}}voice", {"name": voice.name})
-    if voice.style:
+    if voice.style or voice.role:
         style = {"style": voice.style, "styledegree": f"{voice.style_degree:g}" if voice.style_degree else None, "role": voice.role}
         inner = ET.SubElement(inner, f"{{{MSTTS}}}express-as", {name: legal_text(value) for name, value in style.items() if value})
     if voice.prosody:

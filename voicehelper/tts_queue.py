@@ -15,13 +15,14 @@ The queue alone decides what state an utterance is in. No lock is held while the
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from .errors import SpeechCancelled, SpeechFailed, VoiceHelperError
+from .errors import SpeechCancelled, SpeechFailed
 from .player import Player
 from .speech import AudioClip, Utterance
 
@@ -31,6 +32,7 @@ CHARS_PER_S = 15.0  # a rough pace of speech, to estimate what is not synthesise
 POLL_S = 0.02  # while something sounds
 IDLE_S = 0.25
 EPSILON_S = 0.002
+_log = logging.getLogger("voicehelper")
 
 
 class Synthesizer(Protocol):
@@ -62,6 +64,7 @@ class TTSQueue:
         self._outside: deque[AudioClip] = deque()  # handed over, not over yet, in order
         self._handed = 0  # how many clips were handed over
         self._blocked = False  # the player can't make a sound now
+        self._stopping = 0  # interrupts on their way to the player: nothing new is handed over until they are there
         self._closed = False
         self._wake = threading.Condition()  # guards all of the above; notified whenever one of them changed
         if hasattr(player, "on_report"):
@@ -92,21 +95,25 @@ class TTSQueue:
         Returns:
             The new generation.
         """
-        handed, pending = self._handed, self._player.pending_s
+        handed, pending = self._handed, self._pending()
         with self._wake:
             self.generation += 1
-            if handed == self._handed:  # else that `pending` does not know the newest clip
-                self._heard(pending)
+            self._stopping += 1
+            told = self._heard(pending) if handed == self._handed else []  # else `pending` does not know the newest clip
             dropped = [clip.utterance for clip in self._outside] + list(self._line)
             self._outside.clear()
             self._line.clear()
             for utterance in dropped:
                 self._move(utterance, "cancelled", reason)
             self._blocked = False
-            self._wake.notify_all()
             generation = self.generation
-        self._player.stop()
-        self._tell(dropped)
+        try:
+            self._player.stop()
+        finally:
+            with self._wake:
+                self._stopping -= 1
+                self._wake.notify_all()
+        self._tell(told + dropped)
         return generation
 
     def join(self, timeout: float | None = None) -> bool:
@@ -123,8 +130,9 @@ class TTSQueue:
     def close(self, timeout: float = 2.5) -> None:
         """Drop everything and end the threads. Idempotent."""
         with self._wake:
-            self._closed = True
-        self.interrupt("closed")
+            already, self._closed = self._closed, True
+        if not already:  # the player may serve another queue by now
+            self.interrupt("closed")
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -132,7 +140,7 @@ class TTSQueue:
     @property
     def waiting_s(self) -> float:
         """Seconds of speech not heard yet: what the player has, what is ready, and an estimate of the rest."""
-        pending = self._player.pending_s
+        pending = self._pending()
         with self._wake:
             return pending + sum(item.clip.duration_s if item.clip else len(item.spoken) / CHARS_PER_S for item in self._line)
 
@@ -148,7 +156,7 @@ class TTSQueue:
         if hasattr(self._synthesizer, "prepare"):
             try:
                 self._synthesizer.prepare()
-            except VoiceHelperError:
+            except Exception:
                 pass  # the first utterance will say why, where a learner sees it
         while (utterance := self._take()) is not None:
             self._tell([utterance])
@@ -183,14 +191,14 @@ class TTSQueue:
             return None, "failed", str(error)
         except Exception as error:  # whatever a voice does, the text and the other sentences go on
             return None, "failed", f"{type(error).__name__}: {error}"
-        return (clip, "ready", None) if clip.pcm else (None, "failed", "the voice returned no sound")
+        return (clip, "ready", None) if clip and clip.pcm else (None, "failed", "the voice returned no sound")
 
     # -- delivery
 
     def _deliver(self) -> None:
         """The one thread that hands clips over, and that reads from the player's clock what has been heard."""
         while not self._closed:
-            pending = self._player.pending_s
+            pending = self._pending()
             with self._wake:
                 changed = self._heard(pending)
                 clip = self._next_clip()
@@ -200,8 +208,15 @@ class TTSQueue:
                 changed += self._hand_over(clip)
             self._tell(changed)
 
+    def _pending(self) -> float:
+        try:
+            return self._player.pending_s
+        except Exception:  # a clock that fails once must not end the thread: nothing is over until it answers
+            _log.exception("the player's clock failed")
+            return float("inf")
+
     def _next_clip(self) -> AudioClip | None:
-        if len(self._outside) >= OUTSIDE or not self._line or self._line[0].status != "ready":
+        if self._stopping or len(self._outside) >= OUTSIDE or not self._line or self._line[0].status != "ready":
             return None
         utterance = self._line.popleft()
         self._outside.append(utterance.clip)
@@ -248,10 +263,14 @@ class TTSQueue:
         """The player says what really happened; it may come late, when a cell is over."""
         with self._wake:
             clip = next((clip for clip in self._outside if clip.utterance is utterance), None)
-            self._blocked = what == "blocked" and clip is not None
             if clip is None:
                 return
-            if what == "started" and utterance.status == "ready":
+            told = [utterance]
+            self._blocked = what == "blocked"
+            if what == "started":
+                while self._outside[0] is not clip:  # the report of its end was lost, or comes later
+                    told.append(self._outside[0].utterance)
+                    self._finish(self._outside[0])
                 self._move(utterance, "playing")
             elif what == "blocked":
                 self._move(utterance, "ready")
@@ -259,7 +278,7 @@ class TTSQueue:
             elif what == "ended":
                 self._finish(clip)
             self._wake.notify_all()
-        self._tell([utterance])
+        self._tell(told)
 
     def _move(self, utterance: Utterance, status: str, reason: str | None = None) -> None:
         if not utterance.is_final:
@@ -269,4 +288,7 @@ class TTSQueue:
     def _tell(self, utterances: list[Utterance]) -> None:
         if self.on_change is not None:
             for utterance in utterances:
-                self.on_change(utterance)
+                try:
+                    self.on_change(utterance)
+                except Exception:
+                    _log.exception("on_change failed")

@@ -16,23 +16,20 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-from ..conversation import Conversation, Delta, Ended, Outcome, SessionConfig, SessionReady, SessionRefused, TurnRecord
+from ..conversation import Conversation, Delta, Ended, Outcome, SessionConfig, SessionReady, SessionRefused, Stuck, TurnRecord
 from ..errors import ConnectionFailed, InputError, ServerRefused, VoiceHelperError
 from ..events import ErrorEvent, Event, EventLog
 from ..player import Player
 from ..realtime import RealtimeConnection
-from ..sentences import Unit
 from ..settings import Secret, Settings
-from ..speakable import speakable
-from ..speech import NO_SDK, NO_SDK_HINT, AzureSpeech, Utterance
+from ..speech import NO_SDK, NO_SDK_HINT, Utterance
 from ..ssml import Voice, legal_text
-from ..tts_queue import TTSQueue
 from . import live
+from .speaker import Speaker
 from .turn import Stream, Turn
 
 __all__ = ["ConversationAgent", "Stream", "Turn"]
 MAX_CHARS = 32_000
-JOIN_S, JOIN_CHARS = 5.0, 300  # with so much speech waiting, short units share one request
 CONFIRM_S = 10.0
 KEEP_SOUND = 20  # turns whose PCM stays
 _log = logging.getLogger("voicehelper")
@@ -52,7 +49,7 @@ class ConversationAgent:
     """
 
     def __init__(self, settings: Settings, *, session: SessionConfig | None, voice: Voice | None, player: Player, practice: Any = None):
-        self.settings, self.player, self.voice = settings, player, voice or Voice()
+        self.settings, self.player = settings, player
         self.practice = practice  # the practice server's process, if this agent owns one
         self.conversation = Conversation(session)
         self.events = EventLog(settings.mask)
@@ -63,10 +60,9 @@ class ConversationAgent:
         self._refusal: VoiceHelperError | None = None
         self._closed = False
         self._numbers = itertools.count(1)
-        self._said: tuple[str, str] | None = None  # the last (turn, line) on the loudspeaker
         self.connection = RealtimeConnection(settings, on_event=self._receive, on_tick=self._tick, on_closed=self._lost)
-        self._speech = AzureSpeech(settings)
-        self.queue = TTSQueue(self._speech, player)
+        self._speaker = Speaker(settings, player, voice)
+        self.queue = self._speaker.queue
         self.queue.on_change = self._spoke
 
     @classmethod
@@ -121,6 +117,14 @@ class ConversationAgent:
         return f"{self.settings.where}{' (closed)' if self._closed else ''}{sound}"
 
     @property
+    def voice(self) -> Voice:
+        return self._speaker.voice
+
+    @voice.setter
+    def voice(self, voice: Voice) -> None:
+        self._speaker.voice = voice
+
+    @property
     def session(self) -> SessionConfig:
         return self.conversation.config
 
@@ -140,7 +144,7 @@ class ConversationAgent:
             raise ConnectionFailed(
                 "the agent is closed" if self._closed else "the connection is lost", hint="Run the cell with connect() again."
             )
-        self._attend()
+        self._speaker.attend()
         with self._lock:
             generation = self.queue.interrupt("a new message came")
             self._cancel_running("a new message came")
@@ -172,14 +176,14 @@ class ConversationAgent:
         text = _checked(text)
         if self._closed:
             raise ConnectionFailed("the agent is closed", hint="Run the cell with connect() again.")
-        self._attend()
+        self._speaker.attend()
         with self._lock:
             generation = self.queue.interrupt("a new text came")
             self._cancel_running("a new text came")
             self._send()
             turn = self._add_turn(TurnRecord(f"turn{next(self._numbers)}", ""), generation)
             turn.add(text)
-            self._speak(turn, turn.splitter.feed(text) + turn.splitter.flush(), last=True)
+            self._speaker.speak(turn, turn.splitter.feed(text) + turn.splitter.flush(), last=True)
             turn.record.text, turn.record.status = text, "done"
             turn.mark("text_done")
         self._announce(turn)
@@ -203,8 +207,7 @@ class ConversationAgent:
         with self._lock:
             self._cancel_running("closed")
             self._send()
-        self.queue.close(1.5)
-        self._speech.close()
+        self._speaker.close()
         self.connection.close(max(0.2, min(1.0, deadline - time.monotonic())))
         if self.practice is not None:
             self.practice.close(max(0.2, deadline - time.monotonic()))
@@ -259,7 +262,7 @@ class ConversationAgent:
             self._apply(self.conversation.tick(time.monotonic()))
             self._send()
             if self.turns and self.turns[-1].held:
-                self._speak(self.turns[-1], [])
+                self._speaker.speak(self.turns[-1], [])
 
     def _lost(self, code: int | None, reason: str) -> None:
         reason = self.settings.mask(reason)
@@ -283,34 +286,14 @@ class ConversationAgent:
                 case Delta(turn_id, text):
                     turn = self._turn(turn_id)
                     turn.add(text)
-                    self._speak(turn, turn.splitter.feed(text))
+                    self._speaker.speak(turn, turn.splitter.feed(text))
+                case Stuck():
+                    self.connection.abort("the service does not answer any more")
                 case Ended(record):
                     turn = self._turn(record.id)
-                    self._speak(turn, turn.splitter.flush(), last=True)
+                    self._speaker.speak(turn, turn.splitter.flush(), last=True)
                     turn.mark("text_done")
                     self._announce(turn)
-
-    # -- speech
-
-    def _speak(self, turn: Turn, units: list[Unit], last: bool = False) -> None:
-        """Make utterances of units. While much speech waits, short ones are joined: the free tier allows 20 requests a minute."""
-        for unit in units:
-            turn.mark("first_unit")
-            if turn.held and sum(len(held) + 1 for held in turn.held) + len(unit) > JOIN_CHARS:
-                self._utter(turn)
-            turn.held.append(unit)
-            if self.queue.waiting_s < JOIN_S:
-                self._utter(turn)
-        if turn.held and (last or self.queue.waiting_s < JOIN_S):
-            self._utter(turn)
-
-    def _utter(self, turn: Turn) -> None:
-        units, turn.held = turn.held, []
-        voice = self.voice
-        spoken = " ".join(said for unit in units if (said := speakable(unit, voice.language)))
-        utterance = Utterance(turn.id, len(turn.utterances), " ".join(units), spoken=spoken, voice=voice, generation=turn.generation)
-        turn.utterances.append(utterance)
-        self.queue.put(utterance)
 
     def _spoke(self, utterance: Utterance) -> None:
         """The queue says that an utterance moved."""
@@ -322,25 +305,8 @@ class ConversationAgent:
             self._announce(turn)
 
     def _announce(self, turn: Turn) -> None:
-        """One line of status on the loudspeaker, when it changes."""
-        notice = getattr(self.player, "notice", None)
-        failed = next((item.reason for item in turn.utterances if item.status == "failed"), "")
-        lines = {
-            "speaking": "🔊 Speaking response…",
-            "spoken": "🔊 Speech completed",
-            "interrupted": "⏹ Speech interrupted",
-            "failed": f"🔇 {failed}",
-        }
-        line = (turn.id, lines.get(turn.speech, ""))
-        if notice is None or line == self._said or turn is not self.turns[-1] or not line[1]:
-            return
-        self._said = line
-        notice(line[1])
-
-    def _attend(self) -> None:
-        attend = getattr(self.player, "attend", None)
-        if attend is not None:
-            attend()
+        if turn is self.turns[-1]:
+            self._speaker.announce(turn)
 
     # -- inside
 
@@ -408,8 +374,6 @@ class ConversationAgent:
 
 
 def _checked(text: str) -> str:
-    if not isinstance(text, str):
-        raise InputError(f"a message is a string, not {type(text).__name__}", hint='Write it in quotes, like agent.ask("Hello").')
     text = legal_text(text)
     if not text.strip():
         raise InputError("the message is empty", hint="Type a sentence.")

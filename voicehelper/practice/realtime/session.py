@@ -72,14 +72,7 @@ class _Response:
 
     def item(self, status: str) -> dict:
         content = [] if status == "in_progress" else [{"type": "output_text", "text": "".join(self.sent)}]
-        return {
-            "id": self.item_id,
-            "object": "realtime.item",
-            "type": "message",
-            "status": status,
-            "role": "assistant",
-            "content": content,
-        }
+        return {"id": self.item_id, "object": "realtime.item", "type": "message", "status": status, "role": "assistant", "content": content}
 
 
 class RealtimeSession:
