@@ -59,6 +59,13 @@ class Answer(RequestHandler):
         self.finish(self.body)
 
 
+class Silent(WebSocketHandler):
+    """Takes the socket and never says a word."""
+
+    def on_message(self, frame):
+        pass
+
+
 class Scripted(WebSocketHandler):
     """A Realtime server: `on_ask(send, number)` is called for every response.create; a session.update is confirmed unless `confirm` says otherwise."""
 

@@ -106,9 +106,7 @@ def test_the_deltas_of_a_stream_are_the_text_and_the_servers_own(agent, practice
     pieces = list(stream)
     turn = stream.turn
     sent = [
-        entry["body"]["delta"]
-        for entry in log(practice, "response.output_text.delta")
-        if entry["body"]["response_id"] == turn.record.response_id
+        entry["body"]["delta"] for entry in log(practice, "response.output_text.delta") if entry["body"]["response_id"] == turn.response_id
     ]
     assert turn.status == "done" and "".join(pieces) == turn.text == "".join(sent) and pieces == sent
 
@@ -274,7 +272,7 @@ def test_the_first_clip_is_handed_over_long_before_the_last_delta(paced):
     """A 200-token answer at 60 tokens a second: the voice starts while the text arrives."""
     with ConversationAgent.connect(paced, player=SilentPlayer()) as agent:
         turn = agent.ask(LONG)
-        deltas = len(turn.deltas)
+        deltas = len(turn.pieces)
         assert deltas >= 200
         times = turn.timings
         assert times["first_clip"] < times["text_done"] / 2
@@ -530,7 +528,13 @@ def test_no_key_is_shown_by_anything_one_can_print(practice):
     with ConversationAgent.connect(practice, player=fast()) as agent:
         turn = agent.ask(f"My key is {key}. What did I say?")
         shown = [repr(agent), agent.where, repr(practice), str(vars(agent)), str([entry.body for entry in agent.events])]
-        shown += [str(vars(agent.connection)), str(vars(agent._speech)), repr(agent.session), turn.text, str(agent.conversation.session)]
+        shown += [
+            str(vars(agent.connection)),
+            str(vars(agent._speaker.speech)),
+            repr(agent.session),
+            turn.text,
+            str(agent.conversation.session),
+        ]
     assert_hidden(key, shown)
 
 

@@ -7,7 +7,7 @@ from collections import deque
 
 import pytest
 
-from voicehelper.conversation import Conversation, Delta, Ended, SessionConfig, SessionReady, SessionRefused
+from voicehelper.conversation import Conversation, Delta, Ended, SessionConfig, SessionReady, SessionRefused, TurnRecord
 from voicehelper.errors import InputError
 from voicehelper.events import parse
 
@@ -73,7 +73,7 @@ def talk():
 @pytest.fixture
 def running(talk):
     """A turn whose answer has begun: "One. "."""
-    talk.turn = talk.it.begin("turn_1", "count")
+    talk.turn = talk.it.begin(TurnRecord("turn_1", "count"))
     talk.take()
     talk.say(created("resp_1"), delta("resp_1", "One. "))
     return talk
@@ -123,14 +123,14 @@ def test_every_message_of_a_turn_and_its_cancel_is_valid_by_openai_s_own_types(r
 
 def test_the_user_s_words_are_sent_unchanged(talk):
     text = f"{made_up()} <b>&amp;</b> ☃\n{made_up()}"
-    talk.it.begin("turn_1", text)
+    talk.it.begin(TurnRecord("turn_1", text))
     assert talk.take()[0]["item"]["content"] == [{"type": "input_text", "text": text}]
 
 
 def test_every_message_has_an_event_id_of_its_own(talk):
     talk.it.open()
     for number in range(5):
-        turn = talk.it.begin(f"turn_{number}", "x")
+        turn = talk.it.begin(TurnRecord(f"turn_{number}", "x"))
         talk.it.cancel(turn)
         talk.say(done(f"resp_{number}", "cancelled"))
     ids = [message["event_id"] for message in talk.take()]
@@ -138,8 +138,8 @@ def test_every_message_has_an_event_id_of_its_own(talk):
 
 
 def test_messages_are_taken_once_and_name_their_turn(talk):
-    talk.it.begin("turn_7", "x")
-    assert [turn for _, turn in talk.it.outgoing()] == ["turn_7", "turn_7"]
+    talk.it.begin(TurnRecord("turn_7", "x"))
+    assert [turn.id for _, turn in talk.it.outgoing()] == ["turn_7", "turn_7"]
     assert talk.it.outgoing() == []
 
 
@@ -221,7 +221,7 @@ def test_a_config_the_service_would_refuse_is_refused_before_it_is_sent(fields):
 def test_a_completed_turn_is_done_and_holds_its_deltas_once_in_order(running):
     words = [made_up() + " " for _ in range(20)]
     outcomes = running.say(*(delta("resp_1", word) for word in words), done("resp_1"))
-    assert outcomes[:-1] == [Delta("turn_1", word) for word in words]
+    assert outcomes[:-1] == [Delta(running.turn, word) for word in words]
     assert outcomes[-1] == Ended(running.turn)
     assert (running.turn.status, running.turn.text, running.turn.reason) == ("done", "One. " + "".join(words), None)
     assert running.turn.usage["total_tokens"] == 12
@@ -258,7 +258,7 @@ def test_an_incomplete_answer_is_partial_with_a_plain_reason(running, reason, wo
 
 
 def test_a_failed_answer_without_text_is_failed_and_says_why(talk):
-    turn = talk.it.begin("turn_1", "x")
+    turn = talk.it.begin(TurnRecord("turn_1", "x"))
     problem = {"type": "server_error", "code": "rate_limit_exceeded", "message": "Please try again in 7.2s."}
     (ended,) = talk.say(created("r"), done("r", "failed", error=problem))
     assert (turn.status, turn.reason, ended.code) == ("failed", "Please try again in 7.2s.", "rate_limit_exceeded")
@@ -283,25 +283,25 @@ def test_an_end_without_a_reason_does_not_say_none(running, status):
 
 @pytest.mark.parametrize("which", [0, 1], ids=["the item", "the response"])
 def test_an_error_that_names_an_event_of_the_turn_ends_it_at_once(talk, which):
-    turn = talk.it.begin("turn_1", "x")
+    turn = talk.it.begin(TurnRecord("turn_1", "x"))
     said = made_up()
     (ended,) = talk.say(error(talk.take()[which]["event_id"], "invalid_value", said))
     assert (turn.status, turn.reason, ended.code) == ("failed", said, "invalid_value")
 
 
 def test_after_a_refused_response_the_next_turn_is_sent_at_once(talk):
-    talk.it.begin("turn_1", "x")
+    talk.it.begin(TurnRecord("turn_1", "x"))
     _, ask = talk.take()
-    talk.it.begin("turn_2", "y")
+    talk.it.begin(TurnRecord("turn_2", "y"))
     talk.say(error(ask["event_id"]))
     assert talk.types() == ["conversation.item.create", "response.create"]
 
 
 def test_after_a_refused_item_the_next_turn_waits_for_the_response_that_was_asked_for(talk):
-    talk.it.begin("turn_1", "x")
+    talk.it.begin(TurnRecord("turn_1", "x"))
     made, _ = talk.take()
     talk.say(error(made["event_id"]))
-    talk.it.begin("turn_2", "y")
+    talk.it.begin(TurnRecord("turn_2", "y"))
     assert talk.types() == []
     talk.say(created("resp_1"), done("resp_1"))
     assert talk.types() == ["conversation.item.create", "response.create"]
@@ -317,7 +317,7 @@ def test_an_error_that_names_nothing_of_ours_leaves_the_turn_alone(running, caus
 
 
 def test_a_second_turn_waits_for_the_end_of_the_first_response(running):
-    running.it.begin("turn_2", "y")
+    running.it.begin(TurnRecord("turn_2", "y"))
     assert running.types() == []
     running.say(delta("resp_1", "Two."), done("resp_1"))
     assert running.types() == ["conversation.item.create", "response.create"]
@@ -325,7 +325,7 @@ def test_a_second_turn_waits_for_the_end_of_the_first_response(running):
 
 def test_barge_in_sends_the_cancel_and_asks_only_after_response_done(running):
     assert running.it.cancel(running.turn)
-    second = running.it.begin("turn_2", "y")
+    second = running.it.begin(TurnRecord("turn_2", "y"))
     (cancel,) = running.take()
     assert (cancel["type"], cancel["response_id"]) == ("response.cancel", "resp_1")
     assert running.say(delta("resp_1", "late")) == []
@@ -338,7 +338,7 @@ def test_barge_in_sends_the_cancel_and_asks_only_after_response_done(running):
 
 
 def test_a_turn_cancelled_before_its_response_has_an_id_is_cancelled_without_one(talk):
-    turn = talk.it.begin("turn_1", "x")
+    turn = talk.it.begin(TurnRecord("turn_1", "x"))
     talk.take()
     talk.it.cancel(turn)
     (cancel,) = talk.take()
@@ -348,7 +348,7 @@ def test_a_turn_cancelled_before_its_response_has_an_id_is_cancelled_without_one
 
 
 def test_a_turn_cancelled_while_it_waits_is_never_sent(running):
-    second = running.it.begin("turn_2", "y")
+    second = running.it.begin(TurnRecord("turn_2", "y"))
     assert running.it.cancel(second)
     running.say(done("resp_1"))
     assert running.types() == []
@@ -370,27 +370,27 @@ def test_a_cancel_that_came_too_late_keeps_the_turn_cancelled(running):
 
 def test_the_refusal_of_a_late_cancel_is_harmless(running):
     running.say(done("resp_1"))
-    second = running.it.begin("turn_2", "y")
+    second = running.it.begin(TurnRecord("turn_2", "y"))
     assert running.say(error("cancel_1", "response_cancel_not_active")) == []
     assert second.status == "running"
 
 
 def test_the_end_of_an_earlier_turn_s_response_said_twice_does_not_end_the_next_turn(running):
     running.say(done("resp_1"))
-    second = running.it.begin("turn_2", "y")
+    second = running.it.begin(TurnRecord("turn_2", "y"))
     running.say(done("resp_1"))
     assert second.status == "running"
 
 
 def test_an_earlier_turn_s_response_created_twice_is_not_taken_for_the_next_turn_s(running):
     running.say(done("resp_1"))
-    second = running.it.begin("turn_2", "y")
+    second = running.it.begin(TurnRecord("turn_2", "y"))
     running.say(created("resp_1"), delta("resp_1", "old"), created("resp_2"), delta("resp_2", "new"), done("resp_2"))
     assert (second.status, second.text) == ("done", "new")
 
 
 def test_an_answer_whose_response_created_was_left_out_is_not_done_with_an_empty_text(talk):
-    turn = talk.it.begin("turn_1", "x")
+    turn = talk.it.begin(TurnRecord("turn_1", "x"))
     talk.say(delta("r", "Hello."), done("r"))
     assert (turn.status, turn.text) in (("done", "Hello."), ("running", ""))
 
@@ -399,7 +399,7 @@ def test_an_answer_whose_response_created_was_left_out_is_not_done_with_an_empty
 
 
 def test_a_lost_connection_ends_what_ran_as_partial_and_what_waited_as_failed(running):
-    second, third = running.it.begin("turn_2", "y"), running.it.begin("turn_3", "z")
+    second, third = running.it.begin(TurnRecord("turn_2", "y")), running.it.begin(TurnRecord("turn_3", "z"))
     outcomes = running.it.lost("the wire broke")
     assert {outcome.record.id for outcome in outcomes} == {"turn_1", "turn_2", "turn_3"}
     assert [(turn.status, turn.text, turn.reason) for turn in (running.turn, second, third)] == [
@@ -411,20 +411,20 @@ def test_a_lost_connection_ends_what_ran_as_partial_and_what_waited_as_failed(ru
 
 def test_after_a_lost_connection_a_new_turn_is_sent_at_once(running):
     running.it.lost("gone")
-    running.it.begin("turn_2", "y")
+    running.it.begin(TurnRecord("turn_2", "y"))
     assert running.types() == ["conversation.item.create", "response.create"]
 
 
 def test_a_lost_connection_ends_the_running_turn_also_behind_a_cancelled_one(running):
-    second = running.it.begin("turn_2", "y")
-    running.it.begin("turn_3", "z")
+    second = running.it.begin(TurnRecord("turn_2", "y"))
+    running.it.begin(TurnRecord("turn_3", "z"))
     running.it.cancel(second)
     running.it.lost("gone")
     assert running.turn.status == "partial"
 
 
 def test_what_was_not_sent_before_the_loss_is_not_sent_after_it(talk):
-    talk.it.begin("turn_1", "x")
+    talk.it.begin(TurnRecord("turn_1", "x"))
     talk.it.lost("gone")
     assert talk.types() == []
 
@@ -433,7 +433,7 @@ def test_what_was_not_sent_before_the_loss_is_not_sent_after_it(talk):
 
 
 def test_a_turn_without_any_sign_for_fifteen_seconds_fails_and_the_service_is_told(talk):
-    turn = talk.it.begin("turn_1", "x", now=100.0)
+    turn = talk.it.begin(TurnRecord("turn_1", "x"), now=100.0)
     talk.take()
     assert talk.it.tick(114.9) == []
     (ended,) = talk.it.tick(115.0)
@@ -443,7 +443,7 @@ def test_a_turn_without_any_sign_for_fifteen_seconds_fails_and_the_service_is_to
 
 
 def test_an_answer_that_stops_for_thirty_seconds_is_partial(talk):
-    turn = talk.it.begin("turn_1", "x", now=0.0)
+    turn = talk.it.begin(TurnRecord("turn_1", "x"), now=0.0)
     talk.say(created("r"), now=10.0)
     talk.say(delta("r", "One. "), now=20.0)
     assert talk.it.tick(49.9) == []
@@ -453,7 +453,7 @@ def test_an_answer_that_stops_for_thirty_seconds_is_partial(talk):
 
 
 def test_each_delta_starts_the_thirty_seconds_anew(talk):
-    turn = talk.it.begin("turn_1", "x")
+    turn = talk.it.begin(TurnRecord("turn_1", "x"))
     talk.say(created("r"))
     for now in range(0, 300, 29):
         talk.say(delta("r", "."), now=now)
@@ -462,7 +462,7 @@ def test_each_delta_starts_the_thirty_seconds_anew(talk):
 
 
 def test_a_waiting_turn_has_its_own_fifteen_seconds_from_being_sent(running):
-    second = running.it.begin("turn_2", "y", now=0.0)
+    second = running.it.begin(TurnRecord("turn_2", "y"), now=0.0)
     running.say(done("resp_1"), now=25.0)
     assert running.it.tick(39.9) == []
     assert len(running.it.tick(40.0)) == 1
@@ -472,7 +472,7 @@ def test_a_waiting_turn_has_its_own_fifteen_seconds_from_being_sent(running):
 def test_a_cancelled_response_that_never_ends_does_not_hold_the_next_turn_for_ever(running):
     running.it.cancel(running.turn)
     running.take()
-    second = running.it.begin("turn_2", "y")
+    second = running.it.begin(TurnRecord("turn_2", "y"))
     assert running.it.tick(31.0) == []
     assert running.types() == ["conversation.item.create", "response.create"]
     assert second.status == "running"
@@ -483,10 +483,10 @@ def test_without_a_turn_the_clock_says_nothing(talk):
 
 
 def test_a_late_answer_to_a_timed_out_question_is_not_given_to_the_next_one(talk):
-    talk.it.begin("turn_1", "x", now=0.0)
+    talk.it.begin(TurnRecord("turn_1", "x"), now=0.0)
     talk.say(created("resp_1"), delta("resp_1", "a"), now=1.0)
     talk.it.tick(31.0)
-    second = talk.it.begin("turn_2", "y", now=32.0)
+    second = talk.it.begin(TurnRecord("turn_2", "y"), now=32.0)
     talk.it.tick(61.0)
     talk.say(delta("resp_1", "late"), done("resp_1", "cancelled"), now=62.0)
     assert (second.status, second.text) == ("running", "")
@@ -509,9 +509,9 @@ def test_rate_limits_are_the_last_ones_announced(talk):
 def test_an_event_is_told_which_turn_it_belongs_to(running):
     assert running.it.turn_of(parse(delta("resp_1", "x"))) == "turn_1"
     running.say(done("resp_1"))
-    running.it.begin("turn_2", "y")
-    assert running.it.turn_of(parse(done("resp_2"))) == "turn_2"
+    running.it.begin(TurnRecord("turn_2", "y"))
     running.say(created("resp_2"))
+    assert running.it.turn_of(parse(done("resp_2"))) == "turn_2"
     assert running.it.turn_of(parse(done("resp_1"))) == "turn_1"
     assert running.it.turn_of(parse(item("a"))) is None
 
@@ -588,7 +588,7 @@ class Play:
             case "begin":
                 if self.turns and number % 3:  # two of three times as the agent does: what runs is cancelled first
                     self.cancel(self.turns[-1])
-                self.turns.append(self.it.begin(f"turn_{len(self.turns)}", f"question {len(self.turns)}", self.now))
+                self.turns.append(self.it.begin(TurnRecord(f"turn_{len(self.turns)}", f"question {len(self.turns)}"), self.now))
             case "cancel" if self.turns:
                 self.cancel(self.turns[-1 - number % min(3, len(self.turns))])
             case "say":

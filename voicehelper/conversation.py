@@ -9,26 +9,13 @@ Theory. The service runs one response at a time in a conversation. So a turn is 
 when `response.done` arrives, and until then the next turn waits. Deltas of a final turn, or of a response that is not ours, are dropped.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+from . import events
 from .errors import InputError
-from .events import (
-    ErrorEvent,
-    Event,
-    ItemAdded,
-    ItemDone,
-    RateLimitsUpdated,
-    ResponseCreated,
-    ResponseDone,
-    SessionCreated,
-    SessionUpdated,
-    TextDelta,
-)
 
 FIRST_EVENT_S = 15.0  # design §5.10
 DELTA_GAP_S = 30.0
@@ -61,16 +48,12 @@ class SessionConfig:
 
     def __post_init__(self, temperature: float | None) -> None:
         if temperature is not None:
-            raise InputError(
-                "the GA Realtime API has no temperature any more",
-                hint="Say in `instructions` how free or how strict the answers should be.",
-            )
+            hint = "Say in `instructions` how free or how strict the answers should be."
+            raise InputError("the GA Realtime API has no temperature any more", hint=hint)
         object.__setattr__(self, "output_modalities", tuple(self.output_modalities))
         if self.output_modalities not in (("text",), ("audio",)):
-            raise InputError(
-                f"output_modalities is {self.output_modalities!r}",
-                hint='Ask for ("text",) or ("audio",): the service refuses both at once.',
-            )
+            hint = 'Ask for ("text",) or ("audio",): the service refuses both at once.'
+            raise InputError(f"output_modalities is {self.output_modalities!r}", hint=hint)
         tokens = self.max_output_tokens
         if tokens != "inf" and (isinstance(tokens, bool) or not isinstance(tokens, int) or not 1 <= tokens <= 4096):
             raise InputError(f"max_output_tokens is {tokens!r}", hint='Give a whole number from 1 to 4096, or "inf".')
@@ -79,17 +62,14 @@ class SessionConfig:
 
     def to_event(self, event_id: str | None = None) -> dict[str, Any]:
         """The `session.update` that asks for it, ready for the wire."""
+        transcription = dict(self.transcription) if self.transcription else None
+        detection = dict(self.turn_detection) if self.turn_detection else None
         session = {
             "type": "realtime",
             "instructions": self.instructions,
             "max_output_tokens": self.max_output_tokens,
             "output_modalities": list(self.output_modalities),
-            "audio": {
-                "input": {
-                    "transcription": dict(self.transcription) if self.transcription else None,
-                    "turn_detection": dict(self.turn_detection) if self.turn_detection else None,
-                }
-            },
+            "audio": {"input": {"transcription": transcription, "turn_detection": detection}},
         }
         return {"type": "session.update", **({"event_id": event_id} if event_id else {}), "session": session}
 
@@ -109,13 +89,12 @@ def _differences(asked: Mapping[str, Any], got: Any, path: str) -> list[str]:
     return found
 
 
-@dataclass
+@dataclass(eq=False)
 class TurnRecord:
     """One user text and its answer, as history keeps it. `status` is final once it is not "running"."""
 
     id: str
     user_text: str
-    text: str = ""
     status: str = "running"
     reason: str | None = None
     usage: dict[str, Any] | None = None
@@ -124,37 +103,37 @@ class TurnRecord:
     event_ids: tuple[str, ...] = ()
     pieces: list[str] = field(default_factory=list, repr=False)
 
+    @property
+    def text(self) -> str:
+        """What has arrived so far; complete when `status` is "done"."""
+        return "".join(self.pieces)
 
-@dataclass(frozen=True)
-class SessionReady:
+
+class SessionReady(NamedTuple):
     """The session is as we asked."""
 
 
-@dataclass(frozen=True)
-class SessionRefused:
+class SessionRefused(NamedTuple):
     """`session.update` was refused or not applied; the session goes on with the server's defaults."""
 
     reason: str
 
 
-@dataclass(frozen=True)
-class Delta:
+class Delta(NamedTuple):
     """New text of a running turn."""
 
-    turn_id: str
+    record: TurnRecord
     text: str
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """A turn became final; `code` is the service's own word, if it gave one."""
 
     record: TurnRecord
     code: str | None = None
 
 
-@dataclass(frozen=True)
-class Stuck:
+class Stuck(NamedTuple):
     """The service does not even answer a cancel: this connection is of no use any more."""
 
 
@@ -178,7 +157,7 @@ class Conversation:
         self.items: list[dict[str, Any]] = []
         self.turns: list[TurnRecord] = []
         self.rate_limits: list[dict[str, Any]] = []
-        self._out: list[tuple[dict[str, Any], str | None]] = []
+        self._out: list[tuple[dict[str, Any], TurnRecord | None]] = []
         self._waiting: deque[TurnRecord] = deque()
         self._responses: set[str] = set()  # the ids of all responses so far
         self._open: TurnRecord | None = None  # whose response the server is busy with, final or not
@@ -192,9 +171,8 @@ class Conversation:
         self._config_event = self._event_id("cfg")
         self._send(self.config.to_event(self._config_event), None)
 
-    def begin(self, turn_id: str, text: str, now: float = 0.0) -> TurnRecord:
+    def begin(self, record: TurnRecord, now: float = 0.0) -> TurnRecord:
         """Start a turn; while another response is open it waits for that one's end."""
-        record = TurnRecord(turn_id, text)
         self.turns.append(record)
         self._waiting.append(record)
         self._next(now)
@@ -209,7 +187,7 @@ class Conversation:
             self._waiting.remove(record)
         elif record is self._open:
             cancel = {"type": "response.cancel", "event_id": self._event_id("cancel")}
-            self._send({**cancel, "response_id": record.response_id} if record.response_id else cancel, record.id)
+            self._send({**cancel, "response_id": record.response_id} if record.response_id else cancel, record)
         return True
 
     def lost(self, reason: str) -> list[Outcome]:
@@ -234,41 +212,39 @@ class Conversation:
             self._next(now)
             return []
         what = "the answer stopped" if self._began else "no answer came"
-        self._send({"type": "response.cancel", "event_id": self._event_id("cancel")}, record.id)
+        self._send({"type": "response.cancel", "event_id": self._event_id("cancel")}, record)
         return [self._cut(record, f"{what}: nothing for {limit:.0f} s")]
 
-    def receive(self, event: Event, now: float = 0.0) -> list[Outcome]:
+    def receive(self, event: events.Event, now: float = 0.0) -> list[Outcome]:
         """Take one server event; return what became of it."""
         match event:
-            case SessionCreated():
+            case events.SessionCreated():
                 self.session = event.session
-            case SessionUpdated():
+            case events.SessionUpdated():
                 return self._updated(event.session)
-            case ItemAdded() | ItemDone():
+            case events.ItemAdded() | events.ItemDone():
                 self._keep_item(event.item)
-            case ResponseCreated():
+            case events.ResponseCreated():
                 self._mine(event.response.get("id"), now)
-            case TextDelta():
+            case events.TextDelta():
                 return self._delta(event, now)
-            case ResponseDone():
+            case events.ResponseDone():
                 return self._done(event.response, now)
-            case RateLimitsUpdated():
+            case events.RateLimitsUpdated():
                 self.rate_limits = event.rate_limits
-            case ErrorEvent():
+            case events.ErrorEvent():
                 return self._error(event.error, now)
         return []
 
-    def outgoing(self) -> list[tuple[dict[str, Any], str | None]]:
-        """Take the messages to send, each with the id of the turn it belongs to."""
+    def outgoing(self) -> list[tuple[dict[str, Any], TurnRecord | None]]:
+        """Take the messages to send, each with the turn it belongs to."""
         out, self._out = self._out, []
         return out
 
-    def turn_of(self, event: Event) -> str | None:
-        """The turn an event belongs to, for the log."""
+    def turn_of(self, event: events.Event) -> str | None:
+        """The turn an event that was received belongs to, for the log."""
         response = event.raw.get("response") if isinstance(event.raw.get("response"), Mapping) else {}
         named = event.raw.get("response_id") or response.get("id")
-        if self._open and named and self._open.response_id in (None, named):
-            return self._open.id
         return next((record.id for record in reversed(self.turns[-3:]) if named and record.response_id == named), None)
 
     def _updated(self, session: dict[str, Any]) -> list[Outcome]:
@@ -296,7 +272,7 @@ class Conversation:
         self._silent_since = now
         return record
 
-    def _delta(self, event: TextDelta, now: float) -> list[Outcome]:
+    def _delta(self, event: events.TextDelta, now: float) -> list[Outcome]:
         record = self._mine(event.response_id, now)
         if record is None:
             return []
@@ -304,7 +280,7 @@ class Conversation:
         if record.status != "running" or not event.delta:
             return []
         record.pieces.append(event.delta)
-        return [Delta(record.id, event.delta)]
+        return [Delta(record, event.delta)]
 
     def _done(self, response: Mapping[str, Any], now: float) -> list[Outcome]:
         record = self._mine(response.get("id"), now)
@@ -352,8 +328,8 @@ class Conversation:
         self._silent_since, self._began = now, False
         content = [{"type": "input_text", "text": record.user_text}]
         item = {"type": "message", "role": "user", "content": content}
-        self._send({"type": "conversation.item.create", "event_id": record.event_ids[0], "item": item}, record.id)
-        self._send({"type": "response.create", "event_id": record.event_ids[1]}, record.id)
+        self._send({"type": "conversation.item.create", "event_id": record.event_ids[0], "item": item}, record)
+        self._send({"type": "response.create", "event_id": record.event_ids[1]}, record)
 
     def _end(self, record: TurnRecord, status: str, reason: str | None, code: str | None = None) -> Ended:
         self._settle(record, status, reason)
@@ -363,11 +339,10 @@ class Conversation:
         return self._end(record, "partial" if record.pieces else "failed", reason, code)
 
     def _settle(self, record: TurnRecord, status: str, reason: str | None) -> None:
-        record.text, record.status, record.reason = "".join(record.pieces), status, reason
-        record.pieces.clear()
+        record.status, record.reason = status, reason
 
-    def _send(self, message: dict[str, Any], turn_id: str | None) -> None:
-        self._out.append((message, turn_id))
+    def _send(self, message: dict[str, Any], record: TurnRecord | None) -> None:
+        self._out.append((message, record))
 
     def _event_id(self, word: str) -> str:
         self._counter += 1

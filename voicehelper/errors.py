@@ -4,8 +4,6 @@ One sentence: whoever catches `VoiceHelperError` catches all of ours, can show `
 What it does not do: print, log, or retry anything.
 """
 
-from __future__ import annotations
-
 
 class VoiceHelperError(Exception):
     """The root of the tree.
@@ -64,10 +62,7 @@ class KeyRefused(VoiceHelperError):
 class DeploymentNotFound(VoiceHelperError):
     """There is no such deployment behind the endpoint."""
 
-    hint = (
-        "Set AZURE_OPENAI_DEPLOYMENT to the name of *your* deployment: names are chosen by whoever made it "
-        "(Azure AI Foundry, 'Deployments'), and it must be a realtime model."
-    )
+    hint = "Set AZURE_OPENAI_DEPLOYMENT to the name of *your* deployment, as Azure lists it; it must be a realtime model."
 
 
 class ServerRefused(VoiceHelperError):

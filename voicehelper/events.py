@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+TYPES: dict[str, type[Event]] = {}  # the service's name of an event -> its class
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Event:
     """What every server event has: its type, its id, and the dict it came from."""
 
@@ -24,100 +26,105 @@ class Event:
     event_id: str | None
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
+    def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if name:
+            TYPES[name] = cls
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class _OfSession(Event):
     session: dict = field(default_factory=dict)
 
 
-class SessionCreated(_OfSession):
+class SessionCreated(_OfSession, name="session.created"):
     """The first event of a connection, with the service's defaults."""
 
 
-class SessionUpdated(_OfSession):
+class SessionUpdated(_OfSession, name="session.updated"):
     """The whole configuration that is now in force."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _OfItem(Event):
     item: dict = field(default_factory=dict)
     previous_item_id: str | None = None
 
 
-class ItemAdded(_OfItem):
+class ItemAdded(_OfItem, name="conversation.item.added"):
     """A conversation item exists, perhaps still empty."""
 
 
-class ItemDone(_OfItem):
+class ItemDone(_OfItem, name="conversation.item.done"):
     """A conversation item is complete."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _OfResponse(Event):
     response: dict = field(default_factory=dict)
 
 
-class ResponseCreated(_OfResponse):
+class ResponseCreated(_OfResponse, name="response.created"):
     """The service begins an answer."""
 
 
-class ResponseDone(_OfResponse):
+class ResponseDone(_OfResponse, name="response.done"):
     """The answer is over, whatever its end: `response["status"]` tells which, `response["usage"]` what it cost."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _OfOutputItem(Event):
     response_id: str = ""
     item: dict = field(default_factory=dict)
 
 
-class OutputItemAdded(_OfOutputItem):
+class OutputItemAdded(_OfOutputItem, name="response.output_item.added"):
     """An item of the answer begins."""
 
 
-class OutputItemDone(_OfOutputItem):
+class OutputItemDone(_OfOutputItem, name="response.output_item.done"):
     """An item of the answer is complete."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _OfPart(Event):
     response_id: str = ""
     part: dict = field(default_factory=dict)
 
 
-class ContentPartAdded(_OfPart):
+class ContentPartAdded(_OfPart, name="response.content_part.added"):
     """A part of an item begins; text answers have one."""
 
 
-class ContentPartDone(_OfPart):
+class ContentPartDone(_OfPart, name="response.content_part.done"):
     """A part of an item is complete."""
 
 
-@dataclass(frozen=True, slots=True)
-class TextDelta(Event):
+@dataclass(frozen=True)
+class TextDelta(Event, name="response.output_text.delta"):
     """The next piece of text."""
 
     response_id: str = ""
     delta: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TextDone(Event):
+@dataclass(frozen=True)
+class TextDone(Event, name="response.output_text.done"):
     """All of the text again."""
 
     response_id: str = ""
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimitsUpdated(Event):
+@dataclass(frozen=True)
+class RateLimitsUpdated(Event, name="rate_limits.updated"):
     """What is left of the quota."""
 
     rate_limits: list = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorEvent(Event):
+@dataclass(frozen=True)
+class ErrorEvent(Event, name="error"):
     """`error["event_id"]` names the client event that caused it, where the service says so."""
 
     error: dict = field(default_factory=dict)
@@ -125,24 +132,6 @@ class ErrorEvent(Event):
 
 class Unknown(Event):
     """Anything else: kept, counted by whoever likes, never fatal."""
-
-
-TYPES: dict[str, type[Event]] = {
-    "session.created": SessionCreated,
-    "session.updated": SessionUpdated,
-    "conversation.item.added": ItemAdded,
-    "conversation.item.done": ItemDone,
-    "response.created": ResponseCreated,
-    "response.output_item.added": OutputItemAdded,
-    "response.output_item.done": OutputItemDone,
-    "response.content_part.added": ContentPartAdded,
-    "response.content_part.done": ContentPartDone,
-    "response.output_text.delta": TextDelta,
-    "response.output_text.done": TextDone,
-    "response.done": ResponseDone,
-    "rate_limits.updated": RateLimitsUpdated,
-    "error": ErrorEvent,
-}
 
 
 def parse(message: Any) -> Event:
@@ -190,7 +179,7 @@ def redact(value: Any, mask: Callable[[str], str], depth: int = 50) -> Any:
     return [redact(item, mask, depth - 1) for item in value]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LogEntry:
     """One message: when (epoch seconds), which way ("sent" or "received"), its type, its masked body, the turn it belongs to."""
 
@@ -222,13 +211,8 @@ class EventLog:
 
     def select(self, type: str | None = None, direction: str | None = None, turn: str | None = None) -> list[LogEntry]:
         """The entries whose type starts with `type`, in that direction, of that turn; None means any."""
-        return [
-            entry
-            for entry in self
-            if (type is None or entry.type.startswith(type))
-            and (direction is None or entry.direction == direction)
-            and (turn is None or entry.turn == turn)
-        ]
+        wanted = (entry for entry in self if entry.type.startswith(type or ""))
+        return [entry for entry in wanted if direction in (None, entry.direction) and turn in (None, entry.turn)]
 
     def __iter__(self) -> Iterator[LogEntry]:
         return iter(self._entries.copy())

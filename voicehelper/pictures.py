@@ -4,8 +4,6 @@ One sentence: `timeline()` draws one turn: what was waited for, when text came, 
 What it does not do: measure anything; values come in, a string goes out.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -43,18 +41,14 @@ def timeline(timings: Mapping[str, float | None], bars: Sequence[Bar], title: st
         f"<desc>{len(bars)} utterances in {end:.1f} s; {said}.</desc>",
     ]
     parts += _axis(end, height)
-    if wait is not None:
-        parts.append(_bar(0, wait, 0, end, "silence", f"silence {wait:.2f} s"))
-    first, done = timings.get("first_delta"), timings.get("text_done")
-    if first is not None and done is not None:
-        parts.append(_bar(first, max(done, first), 1, end, "text", "text arrives"))
-    for number, (text, begun, ready, sounding, over) in enumerate(bars):
-        row = number + 2
+    spans = [(0.0, wait, 0, "silence", f"silence {wait or 0:.2f} s")]
+    spans.append((timings.get("first_delta"), timings.get("text_done"), 1, "text", "text arrives"))
+    for row, (text, begun, ready, sounding, over) in enumerate(bars, 2):
         parts.append(f'<text x="4" y="{row * ROW + 14}">{escape(_short(text, 32))}</text>')
-        if begun is not None and ready is not None:
-            parts.append(_bar(begun, ready, row, end, "synthesis", ""))
-        if sounding is not None and over is not None and over > sounding:
-            parts.append(_bar(sounding, over, row, end, "sound", "🔊"))
+        spans += [(begun, ready, row, "synthesis", ""), (sounding, over, row, "sound", "🔊")]
+    parts += [
+        _bar(start, stop, row, end, kind, label) for start, stop, row, kind, label in spans if None not in (start, stop) and stop >= start
+    ]
     return "".join([*parts, "</svg>"])
 
 
@@ -76,8 +70,7 @@ def _bar(start: float, stop: float, row: int, end: float, kind: str, label: str)
 def _axis(end: float, height: int) -> list[str]:
     tens = 10 ** math.floor(math.log10(end / 10))
     step = next(tens * factor for factor in (1, 2, 5, 10) if end / (tens * factor) <= 10)
-    names = [(0, "asked → first sound"), (1, "text")]
-    lines = [f'<text x="4" y="{row * ROW + 14}">{name}</text>' for row, name in names]
+    lines = [f'<text x="4" y="{row * ROW + 14}">{name}</text>' for row, name in enumerate(("asked → first sound", "text"))]
     at = 0.0
     while at <= end + 1e-9:
         x = _x(at, end)

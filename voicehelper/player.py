@@ -4,8 +4,6 @@ One sentence: a player takes clips in order (`enqueue`), can be silenced at once
 What it does not do: wait, fetch or order clips; the queue hands over the next one when it is time.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import time
@@ -40,9 +38,10 @@ class Player(Protocol):
 def time_scale() -> float:
     """How much faster than the wall the clip clock runs: VOICEHELPER_TIME_SCALE, 1 if not set."""
     try:
-        return max(0.01, float(os.environ.get("VOICEHELPER_TIME_SCALE", "1")))
+        scale = float(os.environ.get("VOICEHELPER_TIME_SCALE") or 1)
     except ValueError:
         return 1.0
+    return scale if scale > 0 else 1.0
 
 
 class SilentPlayer:

@@ -6,8 +6,6 @@ What it does not do: know what a turn is, reconnect, or follow a redirect.
 Why not `WebSocketApp.run_forever`: it follows redirects *with the key*, its close() can hang for seconds, and it has no timeout by default.
 """
 
-from __future__ import annotations
-
 import json
 import queue
 import socket
@@ -21,12 +19,13 @@ from urllib.parse import urlsplit
 import websocket
 
 from . import errors
-from .errors import ConnectionFailed, VoiceHelperError
+from .errors import VoiceHelperError
 from .events import Event, parse
 from .settings import Settings
 
 HANDSHAKE_S = 10.0
 POLL_S = 0.25
+OPTIONS = {"suppress_origin": True, "redirect_limit": 0, "skip_utf8_validation": True}  # a redirect would carry the key along
 OPCODE_TEXT, OPCODE_CLOSE = websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_CLOSE
 
 
@@ -44,12 +43,7 @@ class RealtimeConnection:
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        *,
-        on_event: Callable[[Event], None],
-        on_tick: Callable[[], None],
-        on_closed: Callable[[int | None, str], None],
+        self, settings: Settings, *, on_event: Callable[[Event], None], on_tick: Callable, on_closed: Callable[[int | None, str], None]
     ):
         self._on_event, self._on_tick, self._on_closed = on_event, on_tick, on_closed
         self._mask = settings.mask
@@ -150,24 +144,14 @@ def _open(settings: Settings) -> websocket.WebSocket:
     made, error = _attempt(settings)
     if error is not None:
         raise _in_words(error, settings)
-    if made.getstatus() != 101:
-        made.shutdown()
-        raise ConnectionFailed(f"{settings.host} answered {made.getstatus()} instead of opening a WebSocket")
     return made
 
 
 def _attempt(settings: Settings) -> tuple[websocket.WebSocket | None, Exception | None]:
     """Try once. An error comes back without its traceback: the library's frames hold the header with the key."""
     try:
-        made = websocket.create_connection(
-            settings.url,
-            timeout=HANDSHAKE_S,
-            header={"api-key": settings.openai_key.reveal()},
-            suppress_origin=True,
-            redirect_limit=0,
-            skip_utf8_validation=True,
-            **_loopback(settings.realtime_url),
-        )
+        extra = {**OPTIONS, **_loopback(settings.realtime_url)}
+        made = websocket.create_connection(settings.url, HANDSHAKE_S, header={"api-key": settings.openai_key.reveal()}, **extra)
     except Exception as error:
         error.__context__ = error.__cause__ = None
         return None, error.with_traceback(None)

@@ -7,8 +7,6 @@ Theory. A full stop ends a sentence only if what *follows* agrees: white space, 
 candidate, and the next visible character decides. As only characters decide, never deltas, every way of cutting the text gives the same units.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from functools import cache
@@ -37,7 +35,7 @@ class Unit(str):
     kind: str
     continues: bool
 
-    def __new__(cls, text: str, kind: str = "prose", continues: bool = False) -> Unit:
+    def __new__(cls, text: str, kind: str = "prose", continues: bool = False) -> "Unit":
         made = super().__new__(cls, text)
         made.kind, made.continues = kind, continues
         return made
@@ -188,17 +186,19 @@ class SentenceSplitter:
             if len(self._chars) >= self._max:
                 self._cut(self._line if self._line > 0 else len(self._chars), continues=True)
                 self._kind = "code"
-            return None
+            return
         line = "".join(self._chars[max(0, self._line) :]).strip()
         if not self._fence:
             self._fence = found.group() if (found := _FENCE.match(line)) else "```"
             if self._fence in line[len(self._fence) :]:  # closed on the line that opened it: code within prose
                 self._fence, self._kind = "", "prose"
                 self._chars.pop()
-                return self._newline()
+                self._newline()
+                return
         elif len(line) >= len(self._fence) and set(line) == {self._fence[0]}:
             self._fence = ""
-            return self._cut(len(self._chars))
+            self._cut(len(self._chars))
+            return
         self._line = len(self._chars)
 
     def _cut(self, at: int, continues: bool = False) -> None:

@@ -4,8 +4,6 @@ One sentence: `Settings.load()` turns seven variables into a frozen value, or sa
 What it does not do: open a connection, choose silently between Azure and practice, or change the environment.
 """
 
-from __future__ import annotations
-
 import codecs
 import io
 import os
@@ -41,10 +39,8 @@ class Secret:
     def mask(self, text: str) -> str:
         """`text` without the key, nor any 8 characters of it in a row."""
         value = self._value
-        if not value:
-            return text
         if len(value) <= _SHOWN:
-            return text.replace(value, "****")
+            return text.replace(value, "****") if value else text
         # 8 characters in a row hold one of every fifth 4: most texts are done after this quick look
         if not any(text[at : at + 4] in self._grams for at in range(0, len(text), 5)):
             return text
@@ -53,8 +49,6 @@ class Secret:
         for start in range(len(text) - _SHOWN + 1):
             if text[start : start + _SHOWN] in parts:
                 hidden.update(range(start, start + _SHOWN))
-        if not hidden:
-            return text
         return re.sub("\0+", "****", "".join("\0" if at in hidden else char for at, char in enumerate(text)))
 
     def __bool__(self) -> bool:
@@ -100,7 +94,7 @@ class Settings:
     speech_host: str | None = None
 
     @classmethod
-    def load(cls, dotenv: str | os.PathLike | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    def load(cls, dotenv: str | os.PathLike | None = None, environ: Mapping[str, str] | None = None) -> "Settings":
         """Read `.env` and the environment; the environment wins.
 
         Args:
@@ -129,17 +123,12 @@ class Settings:
         region = re.sub(r"\s+", "", given["AZURE_SPEECH_REGION"]).lower()
         if not re.fullmatch(r"[a-z0-9]+", region):
             raise SettingsError("AZURE_SPEECH_REGION is not a region", hint="Write it like westeurope: its name without spaces.")
-        return cls(
-            backend="azure",
-            realtime_url=realtime_url(given["AZURE_OPENAI_ENDPOINT"]),
-            openai_key=given["AZURE_OPENAI_KEY"],
-            deployment=_lookup(values, "AZURE_OPENAI_DEPLOYMENT") or DEFAULT_DEPLOYMENT,
-            speech_key=given["AZURE_SPEECH_KEY"],
-            speech_region=region,
-        )
+        deployment = _lookup(values, "AZURE_OPENAI_DEPLOYMENT") or DEFAULT_DEPLOYMENT
+        url, key, speech_key = realtime_url(given["AZURE_OPENAI_ENDPOINT"]), given["AZURE_OPENAI_KEY"], given["AZURE_SPEECH_KEY"]
+        return cls("azure", url, key, deployment, speech_key, speech_region=region)
 
     @classmethod
-    def _practice(cls, values: Mapping[str, str | Secret]) -> Settings:
+    def _practice(cls, values: Mapping[str, str | Secret]) -> "Settings":
         url = _lookup(values, "VOICEHELPER_PRACTICE_URL")
         if not url:
             return cls(backend="practice")
@@ -150,7 +139,7 @@ class Settings:
         return cls.practice(f"{base}/openai/v1/realtime", base, _lookup(values, "VOICEHELPER_PRACTICE_KEY") or Secret(""))
 
     @classmethod
-    def practice(cls, realtime_url: str, speech_host: str, key: Secret) -> Settings:
+    def practice(cls, realtime_url: str, speech_host: str, key: Secret) -> "Settings":
         """Settings of a practice server that runs already."""
         return cls("practice", realtime_url, key, speech_key=key, speech_host=speech_host)
 
@@ -160,18 +149,12 @@ class Settings:
         return f"{self.realtime_url}?model={quote(self.deployment, safe='')}"
 
     @property
-    def host(self) -> str:
-        return urlsplit(self.realtime_url).hostname or ""
-
-    @property
     def where(self) -> str:
         """One sentence: where we are connected."""
         if self.backend == "practice":
-            return (
-                f"practice server on {urlsplit(self.realtime_url).netloc or 'this machine'}: "
-                "a scripted tutor and a practice voice, no keys, no internet"
-            )
-        return f"Azure OpenAI at {self.host}, deployment {self.deployment}; Azure Speech in {self.speech_region}"
+            place = urlsplit(self.realtime_url).netloc or "this machine"
+            return f"practice server on {place}: a scripted tutor and a practice voice, no keys, no internet"
+        return f"Azure OpenAI at {urlsplit(self.realtime_url).hostname}, deployment {self.deployment}; Azure Speech in {self.speech_region}"
 
     def mask(self, text: str) -> str:
         """`text` without any of the keys."""

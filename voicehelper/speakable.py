@@ -4,8 +4,6 @@ One sentence: `speakable(unit)` returns the words for the voice, "" when nothing
 What it does not do: escape XML (`ssml` does), cut text (`sentences` does), or translate.
 """
 
-from __future__ import annotations
-
 import re
 
 CODE_WORDS = {"en": "code example", "es": "ejemplo de código", "de": "Codebeispiel", "fr": "exemple de code"}

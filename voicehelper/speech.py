@@ -7,14 +7,13 @@ Traps of the SDK that shape this file: a request whose synthesizer is dropped ma
 can block 80 s and shields the thread from Interrupt; a callback that is still connected when the interpreter ends aborts the process.
 """
 
-from __future__ import annotations
-
 import io
 import threading
 import time
 import wave
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from .errors import SpeechCancelled, SpeechFailed, VoiceHelperError
@@ -30,8 +29,17 @@ WHOLE_S = 120.0
 POLL_S = 0.02
 FINAL = ("spoken", "cancelled", "failed")
 RETRYABLE = ("TooManyRequests", "ConnectionFailure", "ServiceUnavailable", "ServiceTimeout")
+LATENCIES = {"first_byte": "FirstByte", "finish": "Finish", "connection": "Connection", "network": "Network", "service": "Service"}
 NO_SDK = "the Speech SDK is not installed, so there is text but no sound"
 NO_SDK_HINT = "Run: pip install azure-cognitiveservices-speech"
+
+
+def has_sdk() -> bool:
+    """Whether the Speech SDK is installed."""
+    try:
+        return find_spec("azure.cognitiveservices.speech") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 class Utterance:
@@ -135,8 +143,7 @@ class AzureSpeech:
     def __init__(self, settings: Settings):
         self._settings = settings
         self._own = threading.local()  # the SDK queues requests of one synthesizer: each worker thread has its own
-        self._lines: list[_Line] = []
-        self._lock = threading.Lock()  # guards the list only
+        self._lines: list[_Line] = []  # append and pop are atomic
         self._closed = False
 
     def prepare(self) -> None:
@@ -152,7 +159,7 @@ class AzureSpeech:
         pcm, words, latencies = self._line().say(ssml, utterance.spoken, cancelled)
         return AudioClip(utterance, pcm, words, latencies)
 
-    def __enter__(self) -> AzureSpeech:
+    def __enter__(self) -> "AzureSpeech":
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -161,12 +168,10 @@ class AzureSpeech:
     def close(self) -> None:
         """Disconnect every callback and drop the synthesizers. Call it when the threads that synthesised are gone."""
         self._closed = True
-        with self._lock:
-            lines, self._lines = self._lines, []
-        for line in lines:
-            line.close()
+        while self._lines:
+            self._lines.pop().close()
 
-    def _line(self) -> _Line:
+    def _line(self) -> "_Line":
         if self._closed:
             raise SpeechCancelled("the agent is closed")
         line = getattr(self._own, "line", None)
@@ -177,8 +182,7 @@ class AzureSpeech:
                 raise SpeechFailed(NO_SDK, hint=NO_SDK_HINT) from None
             except (RuntimeError, ValueError) as error:
                 raise SpeechFailed(self._settings.mask(f"the Speech SDK could not start ({error})")) from None
-            with self._lock:
-                self._lines.append(line)
+            self._lines.append(line)
         return line
 
 
@@ -189,10 +193,8 @@ class _Line:
         import azure.cognitiveservices.speech as sdk
 
         self._sdk, self._mask = sdk, settings.mask
-        self._done = threading.Event()  # completed or canceled has come
-        self._started = threading.Event()  # from here on a stop is not lost
-        self._sounding = threading.Event()  # the first byte has come
-        self._spelled = threading.Event()  # one more word has come
+        # completed or canceled has come; a stop is not lost any more; the first byte has come; one more word has come
+        self._done, self._started, self._sounding, self._spelled = (threading.Event() for _ in range(4))
         self._result: Any = None
         self._words: list[Word] = []
         self._future: Any = None  # kept: a dropped future loses its request
@@ -266,11 +268,10 @@ class _Line:
 
     def _await_words(self, spoken: str) -> None:
         """The last word's event may come after the end of the sound: give it a moment."""
-        tail = "".join(char for char in spoken if char.isalnum())[-3:]
+        letters = "".join(filter(str.isalnum, spoken))
         deadline = time.monotonic() + 0.2
         while time.monotonic() < deadline:
-            last = "".join(char for char in self._words[-1].text if char.isalnum()) if self._words else ""
-            if last and (last.endswith(tail) or tail.endswith(last)):
+            if self._words and letters.endswith("".join(filter(str.isalnum, self._words[-1].text)) or "?"):
                 return
             self._spelled.wait(0.005)
             self._spelled.clear()
@@ -283,13 +284,10 @@ class _Line:
         return SpeechFailed(f"{code}: {said}", retryable=code in RETRYABLE)
 
     def _latencies(self, result: Any) -> dict[str, float]:
-        found = {}
-        for name in ("FirstByte", "Finish", "Connection", "Network", "Service"):
-            key = getattr(self._sdk.PropertyId, f"SpeechServiceResponse_Synthesis{name}LatencyMs", None)
-            value = result.properties.get_property(key) if key is not None else ""
-            if value:
-                found["first_byte" if name == "FirstByte" else name.lower()] = float(value)
-        return found
+        key = "SpeechServiceResponse_Synthesis{}LatencyMs"
+        keys = {name: getattr(self._sdk.PropertyId, key.format(word), None) for name, word in LATENCIES.items()}
+        found = {name: result.properties.get_property(key) for name, key in keys.items() if key is not None}
+        return {name: float(value) for name, value in found.items() if value}
 
     def close(self) -> None:
         if self._future is not None and not self._done.is_set():
@@ -305,12 +303,9 @@ def _config(sdk: Any, settings: Settings) -> Any:
     place = {"host": settings.speech_host} if settings.speech_host else {"region": settings.speech_region}
     config = sdk.SpeechConfig(subscription=settings.speech_key.reveal() or None, **place)
     config.set_speech_synthesis_output_format(sdk.SpeechSynthesisOutputFormat.Raw24Khz16BitMonoPcm)
-    for name, value in {
-        "SpeechSynthesis_FirstChunkTimeoutMs": "8000",
-        "SpeechSynthesis_MaxRetryTimes": "1",  # not 0: the retry also heals a lost request
-        "SpeechSynthesis_KeepConnectionAfterStopping": "true",
-    }.items():
-        config.set_property_by_name(name, value)
+    config.set_property_by_name("SpeechSynthesis_FirstChunkTimeoutMs", "8000")
+    config.set_property_by_name("SpeechSynthesis_MaxRetryTimes", "1")  # not 0: the retry also heals a lost request
+    config.set_property_by_name("SpeechSynthesis_KeepConnectionAfterStopping", "true")
     return config
 
 

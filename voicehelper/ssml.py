@@ -6,8 +6,6 @@ What it does not do: decide what is said (`speakable` does), or know what a voic
 Source of element names and ranges: Azure Speech, "Speech Synthesis Markup Language: voice and sound / document structure".
 """
 
-from __future__ import annotations
-
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
@@ -61,12 +59,12 @@ class Voice:
             raise InputError("style and role are strings", hint='Write them like style="cheerful".')
 
     @classmethod
-    def calm(cls, name: str = "en-US-AriaNeural") -> Voice:
+    def calm(cls, name: str = "en-US-AriaNeural") -> "Voice":
         """Slower and softer: the sample's setting for answers."""
         return cls(name, rate=0.9, pitch="medium", volume="soft")
 
     @classmethod
-    def energetic(cls, name: str = "en-US-AriaNeural") -> Voice:
+    def energetic(cls, name: str = "en-US-AriaNeural") -> "Voice":
         """Faster, higher and louder."""
         return cls(name, rate=1.2, pitch="high", volume="loud")
 

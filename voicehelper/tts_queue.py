@@ -13,8 +13,6 @@ Theory, in the order one would invent it:
 The queue alone decides what state an utterance is in. No lock is held while the synthesizer, the player or `on_change` is called.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time
@@ -53,6 +51,7 @@ class TTSQueue:
 
     Attributes:
         generation: goes up by one with every `interrupt()`; give it to the utterances you make.
+        is_blocked: whether the player can't make a sound now; what waits is kept.
         on_change: called with an utterance whenever its status has changed, on whichever thread changed it.
     """
 
@@ -63,15 +62,14 @@ class TTSQueue:
         self._line: deque[Utterance] = deque()  # everything not final and not handed over, in order of the text
         self._outside: deque[AudioClip] = deque()  # handed over, not over yet, in order
         self._handed = 0  # how many clips were handed over
-        self._blocked = False  # the player can't make a sound now
+        self.is_blocked = False
         self._stopping = 0  # interrupts on their way to the player: nothing new is handed over until they are there
         self._closed = False
         self._wake = threading.Condition()  # guards all of the above; notified whenever one of them changed
         if hasattr(player, "on_report"):
             player.on_report = self._report
-        names = [f"voicehelper-tts-{number}" for number in range(workers)]
-        self._threads = [threading.Thread(target=self.tts_worker, name=name, daemon=True) for name in names]
-        self._threads.append(threading.Thread(target=self._deliver, name="voicehelper-delivery", daemon=True))
+        jobs = [(f"voicehelper-tts-{number}", self.tts_worker) for number in range(workers)] + [("voicehelper-delivery", self._deliver)]
+        self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in jobs]
         for thread in self._threads:
             thread.start()
 
@@ -105,7 +103,7 @@ class TTSQueue:
             self._line.clear()
             for utterance in dropped:
                 self._move(utterance, "cancelled", reason)
-            self._blocked = False
+            self.is_blocked = False
             generation = self.generation
         try:
             self._player.stop()
@@ -123,7 +121,7 @@ class TTSQueue:
             with self._wake:
                 if not self._line and not self._outside:
                     return True
-                if self._blocked or (deadline is not None and time.monotonic() >= deadline):
+                if self.is_blocked or (deadline is not None and time.monotonic() >= deadline):
                     return False
                 self._wake.wait(IDLE_S if deadline is None else max(0.0, min(IDLE_S, deadline - time.monotonic())))
 
@@ -143,11 +141,6 @@ class TTSQueue:
         pending = self._pending()
         with self._wake:
             return pending + sum(item.clip.duration_s if item.clip else len(item.spoken) / CHARS_PER_S for item in self._line)
-
-    @property
-    def is_blocked(self) -> bool:
-        """Whether the player can't make a sound now; what waits is kept."""
-        return self._blocked
 
     # -- synthesis
 
@@ -203,7 +196,7 @@ class TTSQueue:
                 changed = self._heard(pending)
                 clip = self._next_clip()
                 if clip is None and not changed:
-                    self._wake.wait(POLL_S if self._outside and not self._blocked else IDLE_S)
+                    self._wake.wait(POLL_S if self._outside and not self.is_blocked else IDLE_S)
             if clip is not None:
                 changed += self._hand_over(clip)
             self._tell(changed)
@@ -239,7 +232,7 @@ class TTSQueue:
     def _heard(self, pending: float) -> list[Utterance]:
         """Settle what the player's clock shows: with `pending` seconds to go, the earlier clips are over."""
         changed = []
-        while not self._blocked and self._outside and "handed" in self._outside[0].utterance.times:
+        while not self.is_blocked and self._outside and "handed" in self._outside[0].utterance.times:
             clip = self._outside[0]
             after = sum(other.duration_s for other in list(self._outside)[1:] if "handed" in other.utterance.times)
             left = max(0.0, pending - after)
@@ -266,7 +259,7 @@ class TTSQueue:
             if clip is None:
                 return
             told = [utterance]
-            self._blocked = what == "blocked"
+            self.is_blocked = what == "blocked"
             if what == "started":
                 while self._outside[0] is not clip:  # the report of its end was lost, or comes later
                     told.append(self._outside[0].utterance)

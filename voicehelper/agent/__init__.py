@@ -6,33 +6,30 @@ What it does not do: any stage itself. Read it after `conversation` (who speaks)
 One lock guards the conversation and the turns. It is held for microseconds, never while a handler of yours runs, and never across a wait.
 """
 
-from __future__ import annotations
-
 import itertools
-import logging
 import threading
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
-from ..conversation import Conversation, Delta, Ended, Outcome, SessionConfig, SessionReady, SessionRefused, Stuck, TurnRecord
+from ..conversation import Conversation, Delta, Ended, Outcome, SessionConfig, SessionReady, SessionRefused, Stuck
 from ..errors import ConnectionFailed, InputError, ServerRefused, VoiceHelperError
 from ..events import ErrorEvent, Event, EventLog
 from ..player import Player
 from ..realtime import RealtimeConnection
 from ..settings import Secret, Settings
-from ..speech import NO_SDK, NO_SDK_HINT, Utterance
+from ..speech import NO_SDK, NO_SDK_HINT, Utterance, has_sdk
 from ..ssml import Voice, legal_text
 from . import live
+from .handlers import Handlers
 from .speaker import Speaker
 from .turn import Stream, Turn
 
 __all__ = ["ConversationAgent", "Stream", "Turn"]
 MAX_CHARS = 32_000
 CONFIRM_S = 10.0
+CONNECT_AGAIN = "Run the cell with connect() again."
 KEEP_SOUND = 20  # turns whose PCM stays
-_log = logging.getLogger("voicehelper")
 
 
 class ConversationAgent:
@@ -49,19 +46,20 @@ class ConversationAgent:
     """
 
     def __init__(self, settings: Settings, *, session: SessionConfig | None, voice: Voice | None, player: Player, practice: Any = None):
-        self.settings, self.player = settings, player
+        self.settings, self.player, self.voice = settings, player, voice or Voice()
         self.practice = practice  # the practice server's process, if this agent owns one
-        self.conversation = Conversation(session)
+        self.session = session or SessionConfig()
+        self.conversation = Conversation(self.session)
         self.events = EventLog(settings.mask)
         self.turns: list[Turn] = []
         self._lock = threading.RLock()  # guards conversation and turns: the reader, cells and callbacks all come here
-        self._handlers: dict[str, list[Callable]] = {name: [] for name in ("open", "message", "error", "close")}
+        self._handlers = Handlers(settings.mask)
         self._confirmed = threading.Event()
         self._refusal: VoiceHelperError | None = None
         self._closed = False
         self._numbers = itertools.count(1)
         self.connection = RealtimeConnection(settings, on_event=self._receive, on_tick=self._tick, on_closed=self._lost)
-        self._speaker = Speaker(settings, player, voice)
+        self._speaker = Speaker(settings, player, lambda: self.voice)
         self.queue = self._speaker.queue
         self.queue.on_change = self._spoke
 
@@ -74,7 +72,7 @@ class ConversationAgent:
         voice: Voice | None = None,
         player: Player | None = None,
         replace: bool = True,
-    ) -> ConversationAgent:
+    ) -> "ConversationAgent":
         """Connect, ask for the session, and return when the service has confirmed it.
 
         Args:
@@ -90,43 +88,27 @@ class ConversationAgent:
         """
         settings = settings or Settings.load()
         before = live.current() if replace else None
-        practice = None
-        if before is not None:
-            practice = before._hand_down(settings)
-            before.close()
-        player = player or live.loudspeaker(before and before.player)
-        if settings.backend == "practice" and not settings.realtime_url:
-            practice = practice or _launch()
+        practice = live.practice_server(settings, before)
+        if practice is not None:
             settings = Settings.practice(practice.realtime_url, practice.speech_host, Secret(practice.key))
+        if before is not None:
+            before.close()
         agent = None
         try:
+            player = player or _loudspeaker(before and before.player)
             agent = cls(settings, session=session, voice=voice, player=player, practice=practice)
             agent._open()
         except BaseException:
-            if agent is not None:
-                agent.close()
-            elif practice is not None:
-                practice.close()
+            if started := agent or practice:
+                started.close()
             raise
         live.remember(agent, replace)
         return agent
 
     @property
     def where(self) -> str:
-        sound = "" if _has_sdk() else f". No sound: {NO_SDK}. {NO_SDK_HINT}"
+        sound = "" if has_sdk() else f". No sound: {NO_SDK}. {NO_SDK_HINT}"
         return f"{self.settings.where}{' (closed)' if self._closed else ''}{sound}"
-
-    @property
-    def voice(self) -> Voice:
-        return self._speaker.voice
-
-    @voice.setter
-    def voice(self, voice: Voice) -> None:
-        self._speaker.voice = voice
-
-    @property
-    def session(self) -> SessionConfig:
-        return self.conversation.config
 
     # -- asking
 
@@ -140,16 +122,11 @@ class ConversationAgent:
             InputError: the text is empty or too long. ConnectionFailed: the agent is closed or the connection is lost.
         """
         text = _checked(text)
-        if self._closed or not self.connection.is_open:
-            raise ConnectionFailed(
-                "the agent is closed" if self._closed else "the connection is lost", hint="Run the cell with connect() again."
-            )
-        self._speaker.attend()
+        if not self._closed and not self.connection.is_open:
+            raise ConnectionFailed("the connection is lost", hint=CONNECT_AGAIN)
         with self._lock:
-            generation = self.queue.interrupt("a new message came")
-            self._cancel_running("a new message came")
-            record = self.conversation.begin(f"turn{next(self._numbers)}", text, time.monotonic())
-            turn = self._add_turn(record, generation)
+            turn = self._new_turn(text)
+            self.conversation.begin(turn, time.monotonic())
             self._send()
         return turn
 
@@ -174,17 +151,12 @@ class ConversationAgent:
     def speak_response(self, text: str) -> Turn:
         """Speak a given text, without the model and without adding to its history. Interrupts like `ask`."""
         text = _checked(text)
-        if self._closed:
-            raise ConnectionFailed("the agent is closed", hint="Run the cell with connect() again.")
-        self._speaker.attend()
         with self._lock:
-            generation = self.queue.interrupt("a new text came")
-            self._cancel_running("a new text came")
+            turn = self._new_turn("")
             self._send()
-            turn = self._add_turn(TurnRecord(f"turn{next(self._numbers)}", ""), generation)
-            turn.add(text)
+            turn.pieces.append(text)
             self._speaker.speak(turn, turn.splitter.feed(text) + turn.splitter.flush(), last=True)
-            turn.record.text, turn.record.status = text, "done"
+            turn.status = "done"
             turn.mark("text_done")
         self._announce(turn)
         return turn
@@ -213,7 +185,7 @@ class ConversationAgent:
             self.practice.close(max(0.2, deadline - time.monotonic()))
         live.forget(self)
 
-    def __enter__(self) -> ConversationAgent:
+    def __enter__(self) -> "ConversationAgent":
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -226,36 +198,32 @@ class ConversationAgent:
 
     def on_open(self, function: Callable[[], None]) -> Callable[[], None]:
         """Call `function()` when the connection is open; at the next tick if it is open already. Usable as a decorator, like the other three."""
-        self._handlers["open"].append(function)
-        self.connection.call_soon(lambda: self._call(function))
+        self.connection.call_soon(lambda: self._handlers.call(function))
         return function
 
     def on_message(self, function: Callable[[Event], None]) -> Callable[[Event], None]:
         """Call `function(event)` for every server event, on the reader thread: be quick, never wait."""
-        self._handlers["message"].append(function)
-        return function
+        return self._handlers.attach("message", function)
 
     def on_error(self, function: Callable[[Exception], None]) -> Callable[[Exception], None]:
         """Call `function(error)` for errors the service reports, for a lost connection, and for exceptions in your other handlers."""
-        self._handlers["error"].append(function)
-        return function
+        return self._handlers.attach("error", function)
 
     def on_close(self, function: Callable[[int | None, str], None]) -> Callable[[int | None, str], None]:
         """Call `function(code, reason)` once, when the connection is over."""
-        self._handlers["close"].append(function)
-        return function
+        return self._handlers.attach("close", function)
 
     # -- from the reader thread
 
     def _receive(self, event: Event) -> None:
         with self._lock:
+            outcomes = self.conversation.receive(event, time.monotonic())
             self.events.add("received", event.raw, self.conversation.turn_of(event))
-            self._apply(self.conversation.receive(event, time.monotonic()))
+            self._apply(outcomes)
             self._send()
         if isinstance(event, ErrorEvent) and event.error.get("code") != "response_cancel_not_active":
-            self._report(ServerRefused(self.settings.mask(str(event.error.get("message") or event.error.get("code")))))
-        for function in self._handlers["message"]:
-            self._call(function, event)
+            self._handlers.report(ServerRefused(str(event.error.get("message") or event.error.get("code"))))
+        self._handlers.call_all("message", event)
 
     def _tick(self) -> None:
         with self._lock:
@@ -265,15 +233,13 @@ class ConversationAgent:
                 self._speaker.speak(self.turns[-1], [])
 
     def _lost(self, code: int | None, reason: str) -> None:
-        reason = self.settings.mask(reason)
         with self._lock:
             self._apply(self.conversation.lost(f"the connection was lost ({reason})"))
             self._refusal = self._refusal or ConnectionFailed(f"the service closed the connection ({reason})")
         self._confirmed.set()
         if not self._closed:
-            self._report(ConnectionFailed(f"the connection was lost ({reason})", hint="Run the cell with connect() again."))
-        for function in self._handlers["close"]:
-            self._call(function, code, reason)
+            self._handlers.report(ConnectionFailed(f"the connection was lost ({reason})", hint=CONNECT_AGAIN))
+        self._handlers.call_all("close", code, reason)
 
     def _apply(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
@@ -281,27 +247,24 @@ class ConversationAgent:
                 case SessionReady():
                     self._confirmed.set()
                 case SessionRefused(reason):
-                    self._refusal = ServerRefused(f"the session was refused: {self.settings.mask(reason)}")
+                    self._refusal = ServerRefused(f"the session was refused: {reason}")
                     self._confirmed.set()
-                case Delta(turn_id, text):
-                    turn = self._turn(turn_id)
-                    turn.add(text)
+                case Delta(turn, text):
+                    turn.mark("first_delta")
                     self._speaker.speak(turn, turn.splitter.feed(text))
                 case Stuck():
                     self.connection.abort("the service does not answer any more")
-                case Ended(record):
-                    turn = self._turn(record.id)
+                case Ended(turn):
                     self._speaker.speak(turn, turn.splitter.flush(), last=True)
                     turn.mark("text_done")
                     self._announce(turn)
 
     def _spoke(self, utterance: Utterance) -> None:
         """The queue says that an utterance moved."""
-        with self._lock:
-            turn = self._turn(utterance.turn_id)
+        turn = next((turn for turn in reversed(self.turns) if turn.id == utterance.turn_id), None)
         if turn is not None:
-            turn.mark("first_moved")
-            turn.record.heard_chars = len(turn.heard_text)
+            turn.mark("moved")
+            turn.heard_chars = len(turn.heard_text)
             self._announce(turn)
 
     def _announce(self, turn: Turn) -> None:
@@ -315,27 +278,22 @@ class ConversationAgent:
             self.conversation.open()
             self._send()
         if not self._confirmed.wait(CONFIRM_S):
-            raise ConnectionFailed(f"{self.settings.host} did not confirm the session within {CONFIRM_S:.0f} s")
+            raise ConnectionFailed(f"the service did not confirm the session within {CONFIRM_S:.0f} s")
         if self._refusal is not None:
             raise self._refusal
 
-    def _hand_down(self, settings: Settings) -> Any:
-        """Give the practice server to the agent that comes next, if it will use one."""
-        if self.practice is None or settings.backend != "practice" or settings.realtime_url or not self.practice.alive():
-            return None
-        practice, self.practice = self.practice, None
-        return practice
-
-    def _add_turn(self, record: TurnRecord, generation: int) -> Turn:
-        turn = Turn(record, generation, self.voice.language, lambda: self.queue.is_blocked)
+    def _new_turn(self, text: str) -> Turn:
+        """End what runs, silence what sounds, and make the next turn. With the lock held, so that two askers get one order."""
+        if self._closed:
+            raise ConnectionFailed("the agent is closed", hint=CONNECT_AGAIN)
+        self._speaker.attend()
+        generation = self.queue.interrupt("a new message came")
+        self._cancel_running("a new message came")
+        turn = Turn(f"turn{next(self._numbers)}", text, generation, self.voice.language, lambda: self.queue.is_blocked)
         self.turns.append(turn)
-        for old in self.turns[-KEEP_SOUND - 1 : -KEEP_SOUND]:
-            for utterance in old.utterances:
-                utterance.clip = None
+        for utterance in self.turns[-KEEP_SOUND - 1].utterances if len(self.turns) > KEEP_SOUND else ():
+            utterance.clip = None
         return turn
-
-    def _turn(self, turn_id: str) -> Turn | None:
-        return next((turn for turn in reversed(self.turns) if turn.id == turn_id), None)
 
     def _interrupt_turn(self, turn: Turn) -> None:
         if turn is self.turns[-1]:
@@ -343,34 +301,22 @@ class ConversationAgent:
 
     def _cancel_running(self, reason: str) -> None:
         for turn in self.turns[-1:]:
-            if self.conversation.cancel(turn.record, reason):
+            if self.conversation.cancel(turn, reason):
                 turn.held.clear()
                 turn.mark("text_done")
 
     def _send(self) -> None:
-        for message, turn_id in self.conversation.outgoing():
-            self.events.add("sent", message, turn_id)
+        for message, turn in self.conversation.outgoing():
+            self.events.add("sent", message, turn and turn.id)
             self.connection.send(message)
             if message["type"] == "response.create":
-                turn = self._turn(turn_id)
-                if turn is not None:
-                    turn.mark("sent")
+                turn.mark("sent")
 
-    def _call(self, function: Callable, *arguments: Any) -> None:
-        """Run one handler of the user; its exception is reported, never lost, never fatal."""
-        try:
-            function(*arguments)
-        except Exception as error:
-            self._report(error)
 
-    def _report(self, error: Exception) -> None:
-        if not self._handlers["error"]:
-            _log.error("%s: %s", type(error).__name__, self.settings.mask(str(error)))
-        for function in self._handlers["error"]:
-            try:
-                function(error)
-            except Exception as second:
-                _log.error("an on_error handler failed: %s: %s", type(second).__name__, self.settings.mask(str(second)))
+def _loudspeaker(previous: Any) -> Player:
+    from ..notebook import loudspeaker  # the one line that looks up to that room
+
+    return loudspeaker(previous)
 
 
 def _checked(text: str) -> str:
@@ -380,20 +326,3 @@ def _checked(text: str) -> str:
     if len(text) > MAX_CHARS:
         raise InputError(f"the message has {len(text):,} characters", hint=f"Shorten it to {MAX_CHARS:,}, or send it in parts.")
     return text
-
-
-def _has_sdk() -> bool:
-    try:
-        return find_spec("azure.cognitiveservices.speech") is not None
-    except ModuleNotFoundError:
-        return False
-
-
-def _launch() -> Any:
-    """A practice server of our own; imported here because nobody with keys needs it."""
-    from ..practice.launcher import LaunchFailed, launch
-
-    try:
-        return launch()
-    except LaunchFailed as error:
-        raise ConnectionFailed(f"the practice server did not start: {error}", hint="Restart the kernel and run the cell again.") from None

@@ -1,18 +1,16 @@
-"""The one live agent of a kernel, and the loudspeaker that fits where we run.
+"""The one live agent of a kernel, and what the next one takes over.
 
 One sentence: a slot outside the module remembers the agent, so that a cell that is run again, or a module that is reloaded, finds and closes it.
-What it does not do: connect.
+It also finds the practice server and the loudspeaker to use. What it does not do: connect.
 """
 
-from __future__ import annotations
-
 import atexit
-import os
 import sys
 import types
 from typing import Any
 
-from ..player import SilentPlayer
+from ..errors import ConnectionFailed
+from ..settings import Settings
 
 _SLOT = "_voicehelper_live"  # in sys.modules: survives a reload of voicehelper, which a module global does not
 
@@ -47,12 +45,16 @@ def _close_all() -> None:
         agent.close()
 
 
-def loudspeaker(previous: Any = None) -> Any:
-    """A player for this place: the one already on the page, else a `NotebookPlayer` in a Jupyter kernel, else a `SilentPlayer`."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    if os.environ.get("VOICEHELPER_SOUND", "").lower() == "silent" or not hasattr(shell, "kernel"):
-        return SilentPlayer()
-    from ..notebook.player import NotebookPlayer
+def practice_server(settings: Settings, before: Any) -> Any:
+    """The practice server to use: none with keys or when one is named, that of the agent before, else a new one."""
+    if settings.backend != "practice" or settings.realtime_url:
+        return None
+    if before is not None and before.practice is not None and before.practice.alive():
+        practice, before.practice = before.practice, None  # it is not the one before who closes it
+        return practice
+    from ..practice.launcher import LaunchFailed, launch  # nobody with keys needs it
 
-    return previous if isinstance(previous, NotebookPlayer) else NotebookPlayer()
+    try:
+        return launch()
+    except LaunchFailed as error:
+        raise ConnectionFailed(f"the practice server did not start: {error}", hint="Restart the kernel and run the cell again.") from None

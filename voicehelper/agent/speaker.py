@@ -4,7 +4,7 @@ One sentence: `Speaker` owns the queue, the voice and the loudspeaker of an agen
 What it does not do: know the conversation. Its methods are called with the agent's lock held, but for `announce` and `close`.
 """
 
-from __future__ import annotations
+from collections.abc import Callable
 
 from ..player import Player
 from ..sentences import Unit
@@ -20,10 +20,10 @@ LINES = {"speaking": "🔊 Speaking response…", "spoken": "🔊 Speech complet
 
 
 class Speaker:
-    """Args: where to connect, the loudspeaker, the voice (may be set at any time)."""
+    """Args: where to connect, the loudspeaker, and who tells the voice of the next utterance."""
 
-    def __init__(self, settings: Settings, player: Player, voice: Voice | None):
-        self.player, self.voice = player, voice or Voice()
+    def __init__(self, settings: Settings, player: Player, voice: Callable[[], Voice]):
+        self.player, self.voice = player, voice
         self.speech = AzureSpeech(settings)
         self.queue = TTSQueue(self.speech, player)
         self._said: tuple[str, str] | None = None  # the last (turn, line) on the loudspeaker
@@ -42,7 +42,7 @@ class Speaker:
 
     def _utter(self, turn: Turn) -> None:
         units, turn.held = turn.held, []
-        voice, text = self.voice, " ".join(units)
+        voice, text = self.voice(), " ".join(units)
         spoken = " ".join(said for unit in units if (said := speakable(unit, voice.language)))
         utterance = Utterance(turn.id, len(turn.utterances), text, spoken=spoken, voice=voice, generation=turn.generation)
         turn.utterances.append(utterance)

@@ -4,12 +4,9 @@ One sentence: `Turn` is the view of one question and its answer, `Stream` an ite
 What it does not do: send or decide anything; the agent and the queue do.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from ..conversation import TurnRecord
 from ..errors import TurnFailed
@@ -22,52 +19,28 @@ LONG_WORD = 40
 TIMES = ("sent", "first_delta", "first_unit", "first_synthesis", "first_audio", "first_clip", "text_done", "speech_done")
 
 
-class Turn:
+class Turn(TurnRecord):
     """One user text and its answer. Made by `agent.start()`, `ask()`, `stream()` and `speak_response()`.
 
     Attributes:
         id, user_text: its name, and what was asked ("" for `speak_response`).
+        text: what has arrived so far; complete when `status` is "done".
+        status: of the text only: running, then exactly one of done, partial, cancelled, failed.
+        reason: why the text is partial, cancelled or failed.
+        usage: tokens as the service counted them.
         utterances: the pieces that are spoken, in order.
     """
 
-    def __init__(self, record: TurnRecord, generation: int, language: str, is_blocked: Callable[[], bool]):
-        self.record, self.generation = record, generation
+    def __init__(self, id: str, user_text: str, generation: int, language: str, is_blocked: Callable[[], bool]):
+        super().__init__(id, user_text)
+        self.generation = generation
         self.utterances: list[Utterance] = []
         self.splitter = SentenceSplitter(language)
         self.held: list[Unit] = []  # short units that wait to be spoken together
-        self.deltas: list[str] = []
         self._is_blocked = is_blocked
         self._asked = time.monotonic()
         self._times: dict[str, float] = {}
         self._changed = threading.Condition()  # notified when a delta came, the text ended, or an utterance moved
-
-    @property
-    def id(self) -> str:
-        return self.record.id
-
-    @property
-    def user_text(self) -> str:
-        return self.record.user_text
-
-    @property
-    def text(self) -> str:
-        """What has arrived so far; complete when `status` is "done"."""
-        return "".join(self.deltas)
-
-    @property
-    def status(self) -> str:
-        """Of the text only: running, then exactly one of done, partial, cancelled, failed."""
-        return self.record.status
-
-    @property
-    def reason(self) -> str | None:
-        """Why the text is partial, cancelled or failed."""
-        return self.record.reason
-
-    @property
-    def usage(self) -> dict[str, Any] | None:
-        """Tokens as the service counted them, from `response.done`."""
-        return self.record.usage
 
     @property
     def speech(self) -> str:
@@ -134,11 +107,6 @@ class Turn:
             self._times.setdefault(name, time.monotonic())
             self._changed.notify_all()
 
-    def add(self, delta: str) -> None:
-        """More text has arrived."""
-        self.deltas.append(delta)
-        self.mark("first_delta")
-
     def __repr__(self) -> str:
         return f"<Turn {self.id} {self.status}, speech {self.speech}: {self.text[:60]!r}>"
 
@@ -161,13 +129,13 @@ class Stream(Iterator[str]):
     def __next__(self) -> str:
         turn = self.turn
         try:
-            turn._wait(lambda: len(turn.deltas) > self._next or turn.status != "running", None)
+            turn._wait(lambda: len(turn.pieces) > self._next or turn.status != "running", None)
         except KeyboardInterrupt:
             self.close()
             raise
-        if self._next < len(turn.deltas):
+        if self._next < len(turn.pieces):
             self._next += 1
-            return turn.deltas[self._next - 1]
+            return turn.pieces[self._next - 1]
         if turn.status == "failed":
             raise TurnFailed(turn.reason or "the turn failed", turn=turn)
         raise StopIteration
@@ -177,7 +145,7 @@ class Stream(Iterator[str]):
         if self.turn.status == "running":
             self._interrupt(self.turn)
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> "Stream":
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -1,0 +1,46 @@
+"""The user's own functions: called on the reader thread, and never trusted to work.
+
+One sentence: `Handlers` keeps them by name and calls them; an exception in one reaches `on_error`, is never lost and never fatal.
+What it does not do: decide when they are called.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+_log = logging.getLogger("voicehelper")
+
+
+class Handlers:
+    """Args: `mask` takes the keys out of what is logged."""
+
+    def __init__(self, mask: Callable[[str], str]):
+        self._mask = mask
+        self._functions: dict[str, list[Callable]] = {"message": [], "error": [], "close": []}
+
+    def attach(self, name: str, function: Callable) -> Callable:
+        """Add one; it is returned, so that this serves decorators."""
+        self._functions[name].append(function)
+        return function
+
+    def call(self, function: Callable, *arguments: Any) -> None:
+        """Call one; what it raises is reported."""
+        try:
+            function(*arguments)
+        except Exception as error:
+            self.report(error)
+
+    def call_all(self, name: str, *arguments: Any) -> None:
+        for function in self._functions[name]:
+            self.call(function, *arguments)
+
+    def report(self, error: Exception) -> None:
+        """Tell the on_error handlers; without any, or when one of them fails, the log."""
+        failures = [] if self._functions["error"] else [error]
+        for function in self._functions["error"]:
+            try:
+                function(error)
+            except Exception as second:
+                failures.append(second)
+        for failure in failures:
+            _log.error("%s: %s", type(failure).__name__, self._mask(str(failure)))
