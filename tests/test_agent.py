@@ -443,6 +443,20 @@ def test_a_cell_that_runs_again_leaves_one_agent_and_one_server():
     wait_for(lambda: len(psutil.Process().children()) == before)
 
 
+def test_a_named_practice_server_is_shared_and_not_started_nor_ended(server, monkeypatch):
+    """VOICEHELPER_PRACTICE_URL and _KEY: two learners on one server, each with a log of their own by key suffix."""
+    monkeypatch.setenv("VOICEHELPER_PRACTICE_URL", server.speech_host.replace("ws", "http"))
+    names = [made_up(), made_up()]
+    for name in names:
+        monkeypatch.setenv("VOICEHELPER_PRACTICE_KEY", f"{server.key}~{name}")
+        with ConversationAgent.connect(player=fast()) as agent:
+            assert agent.practice is None and agent.settings.speech_host == server.speech_host
+            assert name in agent.ask(f"My name is {name}. What is my name?").text
+            asked = [entry["body"]["item"]["content"][0]["text"] for entry in log(agent.settings, "conversation.item.create")]
+            assert asked == [f"My name is {name}. What is my name?"]
+    assert server.alive()
+
+
 def test_a_settings_error_leaves_the_earlier_agent_alone(practice, monkeypatch):
     """A half-filled .env in a re-run cell does not cost the conversation."""
     with ConversationAgent.connect(practice, player=fast()) as agent:

@@ -114,8 +114,9 @@ class Turn(TurnRecord):
         """The timeline of this turn, for a notebook."""
         bars = []
         for item in self.utterances:
-            start, ready, handed = (item.times.get(name) for name in ("synthesising", "ready", "handed"))
-            stamps = (start, ready, item.times.get("playing", handed), item.times.get(item.status) if item.is_final else None)
+            times, over = item.times, item.times.get(item.status) if item.is_final else None
+            sounding = times.get("playing", times.get("handed") if item.status == "spoken" else None)
+            stamps = (times.get("synthesising"), times.get("ready"), sounding, over)
             bars.append((item.text, *(stamp and stamp - self._asked for stamp in stamps)))
         return timeline(self.timings, bars, title=self.user_text or self.text)
 

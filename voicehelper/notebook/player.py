@@ -79,6 +79,7 @@ class NotebookPlayer(ipywidgets.VBox):
         self.on_report: Callable[[Utterance, str, float], None] | None = None
         self.conductor = Conductor(key=self._key, line="🔈 ready")
         self.conductor.on_msg(self._heard)
+        self.conductor.layout.order = "-1000000"
         super().__init__([self.conductor], layout={"max_height": "240px", "overflow": "auto"})
 
     # -- what the queue needs
@@ -147,7 +148,7 @@ class NotebookPlayer(ipywidgets.VBox):
                 return
             before = max((other.end for other in self._clips if other is not entry), default=0.0)
             entry.end = (before + BETWEEN_S if before > now else now + START_S) + entry.clip.duration_s
-            entry.output = self._place(bundle, entry.id.rsplit("-")[-1])
+            entry.output = self._place(bundle, f"-{entry.id.rsplit('-')[-1]}")  # the newest stands on top
         self.conductor.send({"op": "play", "id": entry.id, "turn": entry.turn})
         self._beat()
 
