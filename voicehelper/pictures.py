@@ -54,9 +54,9 @@ def timeline(timings: Mapping[str, float | None], bars: Sequence[Bar], title: st
 
 _FILL = {
     "silence": 'fill="none" stroke="var(--jp-warn-color1,#b45309)" stroke-dasharray="4 3"',
-    "text": 'fill="var(--jp-brand-color3,#90caf9)"',
+    "text": 'fill="var(--jp-brand-color1,#1976d2)" fill-opacity="0.3"',
     "synthesis": 'fill="none" stroke="var(--jp-ui-font-color2,#666)"',
-    "sound": 'fill="var(--jp-success-color2,#81c784)"',
+    "sound": 'fill="var(--jp-success-color1,#388e3c)" fill-opacity="0.5"',
 }
 
 
