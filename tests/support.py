@@ -36,7 +36,8 @@ def scaled(count: int) -> int:
 
 def limit(seconds: float):
     """A mark that ends a test that hangs, where pytest-timeout is installed."""
-    return pytest.mark.timeout(seconds) if importlib.util.find_spec("pytest_timeout") else lambda test: test
+    absent = importlib.util.find_spec("pytest_timeout") is None
+    return pytest.mark.skipif(False, reason="never") if absent else pytest.mark.timeout(seconds)
 
 
 def known_bug(reason: str, strict: bool = True):
