@@ -40,11 +40,6 @@ def limit(seconds: float):
     return pytest.mark.skipif(False, reason="never") if absent else pytest.mark.timeout(seconds)
 
 
-def known_bug(reason: str, strict: bool = True):
-    """A specification that the code does not meet yet; strict, so that mending it makes the mark go."""
-    return pytest.mark.xfail(strict=strict, reason=reason)
-
-
 try:
     import hypothesis
     from hypothesis import strategies as st
