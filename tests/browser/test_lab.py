@@ -122,7 +122,7 @@ def test_markup_is_shown_literally_a_saved_notebook_holds_no_sound_and_quit_clos
     assert "autoplay" not in saved
     box.press_sequentially("quit", delay=10)
     box.press("Enter")
-    page.wait(lambda: "Closed. Run the cell with connect() to talk again." in page.visible_text())
+    page.wait(lambda: "Closed. Run the cell with connect() to talk again, and the cells below it." in page.visible_text())
 
 
 def test_a_turn_without_a_loudspeaker_keeps_its_clips_and_plays_them_when_it_is_displayed(open_page, write):
