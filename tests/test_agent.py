@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -388,6 +389,53 @@ def test_handlers_run_on_the_reader_thread_and_an_exception_in_one_reaches_on_er
     assert seen == [("open", "voicehelper-reader"), *[("response.done", "voicehelper-reader")] * 2, ("close", 1000)]
 
 
+def test_a_handler_may_interrupt_ask_exit_and_close(practice):
+    """On the reader thread: nothing waits for itself, nothing is left open."""
+    errors = []
+    agent = ConversationAgent.connect(practice, player=fast())
+    agent.on_error(errors.append)
+
+    @agent.on_message
+    def message(event):
+        if event.type == "response.done" and len(agent.turns) == 1:
+            agent.interrupt()
+            agent.start("Hello!")
+        elif event.type == "response.done" and len(agent.turns) == 2:
+            sys.exit("a handler that wants to leave")
+        elif event.type == "response.done":
+            agent.close()
+
+    agent.ask(JOKE)
+    wait_for(lambda: errors)
+    assert isinstance(errors[0], SystemExit)
+    assert agent.turns[1].wait_text(5) and agent.ask(JOKE).status == "done"
+    wait_for(lambda: "(closed)" in agent.where)
+    wait_for(lambda: not agent.connection._reader.is_alive() and not agent.queue._threads[0].is_alive())
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
+def test_an_interrupt_at_any_moment_of_asking_leaves_the_agent_able_to_ask(practice):
+    """KeyboardInterrupt 20 µs to 2 ms after the call: no turn stays running, the next answer comes (I6)."""
+    assert threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with ConversationAgent.connect(practice, player=fast()) as agent:
+            for _ in range(scaled(200)):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-5, 2e-3))
+                    agent.ask(JOKE)
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except KeyboardInterrupt:
+                    pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert agent.ask(JOKE).status == "done"
+            assert agent.turns[-1].wait(10) and agent.turns[-1].speech == "spoken"
+            assert {turn.status for turn in agent.turns} <= {"done", "cancelled"}
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_an_error_nobody_handles_is_logged(agent, caplog):
     """Without on_error the exception is in the log, masked."""
     agent.on_message(lambda event: {}["missing"])
@@ -405,9 +453,11 @@ def test_close_gives_back_every_thread_file_and_process():
 
     def whole_life():
         agent = ConversationAgent.connect(Settings("practice"), player=fast())
+        practice = agent.practice
         agent.ask(JOKE)
         agent.close()
         agent.close()
+        assert not practice.alive() and agent.practice is None
         return agent
 
     def held():
@@ -420,7 +470,7 @@ def test_close_gives_back_every_thread_file_and_process():
         agent = whole_life()
     wait_for(lambda: held()[:3] <= (threads, files, children), 10)
     assert held()[2] == children and not [name for name in set(held()[3]) - set(folder) if "voice" in name or "espeak" in name]
-    assert "(closed)" in agent.where and not agent.practice.alive()
+    assert "(closed)" in agent.where
     with pytest.raises(ConnectionFailed, match="closed"):
         agent.ask("hello")
 

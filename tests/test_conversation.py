@@ -140,7 +140,7 @@ def test_every_message_has_an_event_id_of_its_own(talk):
 def test_messages_are_taken_once_and_name_their_turn(talk):
     talk.it.begin(TurnRecord("turn_7", "x"))
     assert [turn.id for _, turn in talk.it.outgoing()] == ["turn_7", "turn_7"]
-    assert talk.it.outgoing() == []
+    assert list(talk.it.outgoing()) == []
 
 
 # -- the session

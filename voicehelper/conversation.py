@@ -10,7 +10,7 @@ when `response.done` arrives, and until then the next turn waits. Deltas of a fi
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import InitVar, dataclass, field
 from typing import Any, NamedTuple
 
@@ -81,7 +81,7 @@ class SessionConfig:
 def _differences(asked: Mapping[str, Any], got: Any, path: str) -> list[str]:
     found = []
     for name, value in asked.items():
-        there = got.get(name) if isinstance(got, Mapping) else None
+        there = _mapping(got).get(name)
         if isinstance(value, Mapping):
             found += _differences(value, there, f"{path}.{name}")
         elif there != value:
@@ -157,7 +157,7 @@ class Conversation:
         self.items: list[dict[str, Any]] = []
         self.turns: list[TurnRecord] = []
         self.rate_limits: list[dict[str, Any]] = []
-        self._out: list[tuple[dict[str, Any], TurnRecord | None]] = []
+        self._out: deque[tuple[dict[str, Any], TurnRecord | None]] = deque()
         self._waiting: deque[TurnRecord] = deque()
         self._responses: set[str] = set()  # the ids of all responses so far
         self._open: TurnRecord | None = None  # whose response the server is busy with, final or not
@@ -236,15 +236,15 @@ class Conversation:
                 return self._error(event.error, now)
         return []
 
-    def outgoing(self) -> list[tuple[dict[str, Any], TurnRecord | None]]:
-        """Take the messages to send, each with the turn it belongs to."""
-        out, self._out = self._out, []
-        return out
+    def outgoing(self) -> Iterator[tuple[dict[str, Any], TurnRecord | None]]:
+        """The messages to send, each with its turn. One is forgotten only when the next is asked for: an interrupt loses none."""
+        while self._out:
+            yield self._out[0]
+            self._out.popleft()
 
     def turn_of(self, event: events.Event) -> str | None:
         """The turn an event that was received belongs to, for the log."""
-        response = event.raw.get("response") if isinstance(event.raw.get("response"), Mapping) else {}
-        named = event.raw.get("response_id") or response.get("id")
+        named = event.raw.get("response_id") or _mapping(event.raw.get("response")).get("id")
         return next((record.id for record in reversed(self.turns[-3:]) if named and record.response_id == named), None)
 
     def _updated(self, session: dict[str, Any]) -> list[Outcome]:
@@ -293,8 +293,8 @@ class Conversation:
         return outcome
 
     def _verdict(self, record: TurnRecord, response: Mapping[str, Any]) -> Outcome:
-        details = response.get("status_details") if isinstance(response.get("status_details"), Mapping) else {}
-        error = details.get("error") if isinstance(details.get("error"), Mapping) else {}
+        details = _mapping(response.get("status_details"))
+        error = _mapping(details.get("error"))
         reason = details.get("reason") or error.get("message") or f"the service ended it as {response.get('status')!r} and gave no reason"
         match response.get("status"):
             case "completed":
@@ -323,13 +323,14 @@ class Conversation:
         """Send the next waiting turn, if the server is free."""
         if self._open or not self._waiting:
             return
-        record = self._open = self._waiting.popleft()
+        record = self._waiting[0]
         record.event_ids = (self._event_id("item"), self._event_id("ask"))
         self._silent_since, self._began = now, False
         content = [{"type": "input_text", "text": record.user_text}]
         item = {"type": "message", "role": "user", "content": content}
-        self._send({"type": "conversation.item.create", "event_id": record.event_ids[0], "item": item}, record)
-        self._send({"type": "response.create", "event_id": record.event_ids[1]}, record)
+        create = {"type": "conversation.item.create", "event_id": record.event_ids[0], "item": item}
+        self._out += [(create, record), ({"type": "response.create", "event_id": record.event_ids[1]}, record)]
+        self._open = self._waiting.popleft()
 
     def _end(self, record: TurnRecord, status: str, reason: str | None, code: str | None = None) -> Ended:
         self._settle(record, status, reason)
@@ -347,3 +348,7 @@ class Conversation:
     def _event_id(self, word: str) -> str:
         self._counter += 1
         return f"{word}_{self._counter}"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

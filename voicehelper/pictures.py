@@ -12,10 +12,7 @@ from .ssml import legal_text
 
 WIDTH, LEFT, ROW = 760, 210, 20
 Bar = tuple[str, float | None, float | None, float | None, float | None]
-_STYLE = (
-    "font-family:var(--jp-ui-font-family,sans-serif);font-size:11px;fill:var(--jp-ui-font-color1,#222);max-width:100%;"
-    "background:var(--jp-layout-color1,#fff)"
-)
+_STYLE = "font:11px var(--jp-ui-font-family,sans-serif);fill:var(--jp-ui-font-color1,#222);background:var(--jp-layout-color1,#fff);max-width:100%"
 _LINE = 'stroke="var(--jp-border-color1,#999)"'
 
 

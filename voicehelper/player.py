@@ -5,6 +5,7 @@ What it does not do: wait, fetch or order clips; the queue hands over the next o
 """
 
 import os
+import re
 import threading
 import time
 from collections import deque
@@ -37,11 +38,8 @@ class Player(Protocol):
 
 def time_scale() -> float:
     """How much faster than the wall the clip clock runs: VOICEHELPER_TIME_SCALE, 1 if not set."""
-    try:
-        scale = float(os.environ.get("VOICEHELPER_TIME_SCALE") or 1)
-    except ValueError:
-        return 1.0
-    return scale if scale > 0 else 1.0
+    given = os.environ.get("VOICEHELPER_TIME_SCALE", "")
+    return (float(given) if re.fullmatch(r"\d+(\.\d*)?|\.\d+", given) else 1.0) or 1.0
 
 
 class SilentPlayer:

@@ -77,7 +77,8 @@ class RealtimeConnection:
             self._out.put(None)
             self._writer.join(min(timeout, 0.5))
             self._shutdown()
-        self._reader.join(timeout)
+        if threading.current_thread() is not self._reader:  # a handler may close, too
+            self._reader.join(timeout)
         self._writer.join(timeout)
 
     def abort(self, reason: str) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 import wave
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
@@ -87,8 +88,7 @@ class Utterance:
         return self.status in FINAL
 
     def __repr__(self) -> str:
-        why = f", {self.reason}" if self.reason else ""
-        return f"<Utterance {self.turn_id}.{self.index} {self.status}{why}: {self.text[:40]!r}>"
+        return f"<Utterance {self.turn_id}.{self.index} {self.status}{f', {self.reason}' if self.reason else ''}: {self.text[:40]!r}>"
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class AudioClip:
         return out.getvalue()
 
 
-class AzureSpeech:
+class AzureSpeech(AbstractContextManager):
     """The Speech SDK as a synthesizer: one connection per calling thread, kept open.
 
     Args:
@@ -158,9 +158,6 @@ class AzureSpeech:
             raise SpeechFailed(error.message, hint=error.hint) from None
         pcm, words, latencies = self._line().say(ssml, utterance.spoken, cancelled)
         return AudioClip(utterance, pcm, words, latencies)
-
-    def __enter__(self) -> "AzureSpeech":
-        return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()

@@ -94,22 +94,22 @@ class TTSQueue:
             The new generation.
         """
         handed, pending = self._handed, self._pending()
-        with self._wake:
-            self.generation += 1
-            self._stopping += 1
-            told = self._heard(pending) if handed == self._handed else []  # else `pending` does not know the newest clip
-            dropped = [clip.utterance for clip in self._outside] + list(self._line)
-            self._outside.clear()
-            self._line.clear()
-            for utterance in dropped:
-                self._move(utterance, "cancelled", reason)
-            self.is_blocked = False
-            generation = self.generation
-        try:
+        try:  # also a KeyboardInterrupt in here must not leave `_stopping` behind
+            with self._wake:
+                self.generation += 1
+                self._stopping += 1
+                told = self._heard(pending) if handed == self._handed else []  # else `pending` does not know the newest clip
+                dropped = [clip.utterance for clip in self._outside] + list(self._line)
+                self._outside.clear()
+                self._line.clear()
+                for utterance in dropped:
+                    self._move(utterance, "cancelled", reason)
+                self.is_blocked = False
+                generation = self.generation
             self._player.stop()
         finally:
             with self._wake:
-                self._stopping -= 1
+                self._stopping = max(0, self._stopping - 1)
                 self._wake.notify_all()
         self._tell(told + dropped)
         return generation
@@ -248,7 +248,8 @@ class TTSQueue:
 
     def _finish(self, clip: AudioClip) -> None:
         self._outside.remove(clip)
-        clip.utterance.heard_s = clip.duration_s
+        if not clip.utterance.is_final:
+            clip.utterance.heard_s = clip.duration_s
         self._move(clip.utterance, "spoken")
         self._wake.notify_all()
 
@@ -269,6 +270,8 @@ class TTSQueue:
                 self._move(utterance, "ready")
                 utterance.heard_s = 0.0
             elif what == "ended":
+                if not heard_s:
+                    self._move(utterance, "failed", "the page could not play it")
                 self._finish(clip)
             self._wake.notify_all()
         self._tell(told)

@@ -10,6 +10,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ..conversation import Conversation, Delta, Ended, Outcome, SessionConfig, SessionReady, SessionRefused, Stuck
@@ -32,7 +33,7 @@ CONNECT_AGAIN = "Run the cell with connect() again."
 KEEP_SOUND = 20  # turns whose PCM stays
 
 
-class ConversationAgent:
+class ConversationAgent(AbstractContextManager):
     """A voice conversation. Make one with `ConversationAgent.connect()`.
 
     Attributes:
@@ -91,10 +92,10 @@ class ConversationAgent:
         practice = live.practice_server(settings, before)
         if practice is not None:
             settings = Settings.practice(practice.realtime_url, practice.speech_host, Secret(practice.key))
-        if before is not None:
-            before.close()
         agent = None
         try:
+            if before is not None:
+                before.close()
             player = player or _loudspeaker(before and before.player)
             agent = cls(settings, session=session, voice=voice, player=player, practice=practice)
             agent._open()
@@ -122,12 +123,16 @@ class ConversationAgent:
             InputError: the text is empty or too long. ConnectionFailed: the agent is closed or the connection is lost.
         """
         text = _checked(text)
-        if not self._closed and not self.connection.is_open:
-            raise ConnectionFailed("the connection is lost", hint=CONNECT_AGAIN)
-        with self._lock:
-            turn = self._new_turn(text)
-            self.conversation.begin(turn, time.monotonic())
-            self._send()
+        try:
+            with self._lock:
+                if not self._closed and not self.connection.is_open:
+                    raise ConnectionFailed("the connection is lost", hint=CONNECT_AGAIN)
+                turn = self._new_turn(text)
+                self.conversation.begin(turn, time.monotonic())
+                self._send()
+        except KeyboardInterrupt:
+            self.interrupt()
+            raise
         return turn
 
     def ask(self, text: str) -> Turn:
@@ -146,7 +151,7 @@ class ConversationAgent:
         Raises:
             TurnFailed: from the iterator, when the turn failed; `.turn` has what had arrived.
         """
-        return Stream(self.start(text), self._interrupt_turn)
+        return Stream(self.start(text), self._interrupt_turn, self.connection.call_soon)
 
     def speak_response(self, text: str) -> Turn:
         """Speak a given text, without the model and without adding to its history. Interrupts like `ask`."""
@@ -158,35 +163,32 @@ class ConversationAgent:
             self._speaker.speak(turn, turn.splitter.feed(text) + turn.splitter.flush(), last=True)
             turn.status = "done"
             turn.mark("text_done")
-        self._announce(turn)
+        self._speaker.announce(turn, turn is self.turns[-1])
         return turn
 
     def interrupt(self) -> None:
         """Stop: no more text and no more sound of what runs now. Waits for nothing; any time, any thread."""
-        self.queue.interrupt()
         with self._lock:
+            self.queue.interrupt()
             self._cancel_running("interrupted")
             self._send()
 
     def close(self) -> None:
         """End everything this agent started, within 3 seconds. Twice is once; also leaving `with` and ending the interpreter."""
-        with self._lock:
-            already, self._closed = self._closed, True
-        if already:
-            return
         deadline = time.monotonic() + 3.0
-        self.queue.interrupt("closed")
         with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            practice, self.practice = self.practice, None  # from here on nobody takes it over
+            self.queue.interrupt("closed")
             self._cancel_running("closed")
             self._send()
         self._speaker.close()
         self.connection.close(max(0.2, min(1.0, deadline - time.monotonic())))
-        if self.practice is not None:
-            self.practice.close(max(0.2, deadline - time.monotonic()))
+        if practice is not None:
+            practice.close(max(0.2, deadline - time.monotonic()))
         live.forget(self)
-
-    def __enter__(self) -> "ConversationAgent":
-        return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
@@ -257,7 +259,7 @@ class ConversationAgent:
                 case Ended(turn):
                     self._speaker.speak(turn, turn.splitter.flush(), last=True)
                     turn.mark("text_done")
-                    self._announce(turn)
+                    self._speaker.announce(turn, turn is self.turns[-1])
 
     def _spoke(self, utterance: Utterance) -> None:
         """The queue says that an utterance moved."""
@@ -265,11 +267,7 @@ class ConversationAgent:
         if turn is not None:
             turn.mark("moved")
             turn.heard_chars = len(turn.heard_text)
-            self._announce(turn)
-
-    def _announce(self, turn: Turn) -> None:
-        if turn is self.turns[-1]:
-            self._speaker.announce(turn)
+            self._speaker.announce(turn, turn is self.turns[-1])
 
     # -- inside
 

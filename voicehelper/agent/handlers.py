@@ -27,20 +27,20 @@ class Handlers:
         """Call one; what it raises is reported."""
         try:
             function(*arguments)
-        except Exception as error:
+        except BaseException as error:  # also sys.exit() in a handler must not end the reader thread
             self.report(error)
 
     def call_all(self, name: str, *arguments: Any) -> None:
         for function in self._functions[name]:
             self.call(function, *arguments)
 
-    def report(self, error: Exception) -> None:
+    def report(self, error: BaseException) -> None:
         """Tell the on_error handlers; without any, or when one of them fails, the log."""
         failures = [] if self._functions["error"] else [error]
         for function in self._functions["error"]:
             try:
                 function(error)
-            except Exception as second:
+            except BaseException as second:
                 failures.append(second)
         for failure in failures:
             _log.error("%s: %s", type(failure).__name__, self._mask(str(failure)))

@@ -48,12 +48,12 @@ class Speaker:
         turn.utterances.append(utterance)
         self.queue.put(utterance)
 
-    def announce(self, turn: Turn) -> None:
-        """One line of status on the loudspeaker, when it changes."""
+    def announce(self, turn: Turn, newest: bool) -> None:
+        """One line of status on the loudspeaker, when that of the newest turn changes."""
         line = LINES.get(turn.speech, "")
         if turn.speech == "failed":
             line += next(item.reason or "" for item in turn.utterances if item.status == "failed")
-        if line and (turn.id, line) != self._said and hasattr(self.player, "notice"):
+        if newest and line and (turn.id, line) != self._said and hasattr(self.player, "notice"):
             self._said = (turn.id, line)
             self.player.notice(line)
 

@@ -7,6 +7,7 @@ What it does not do: send or decide anything; the agent and the queue do.
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from ..conversation import TurnRecord
 from ..errors import TurnFailed
@@ -121,11 +122,11 @@ class Turn(TurnRecord):
         return timeline(self.timings, bars, title=self.user_text or self.text)
 
 
-class Stream(Iterator[str]):
+class Stream(Iterator[str], AbstractContextManager):
     """The deltas of a turn as they arrive. Closing it, leaving its `with`, an exception in the loop or losing it interrupts the turn."""
 
-    def __init__(self, turn: Turn, interrupt: Callable[[Turn], None]):
-        self.turn, self._interrupt, self._next = turn, interrupt, 0
+    def __init__(self, turn: Turn, interrupt: Callable[[Turn], None], call_soon: Callable[[Callable], None]):
+        self.turn, self._interrupt, self._call_soon, self._next = turn, interrupt, call_soon, 0
 
     def __next__(self) -> str:
         turn = self.turn
@@ -146,14 +147,12 @@ class Stream(Iterator[str]):
         if self.turn.status == "running":
             self._interrupt(self.turn)
 
-    def __enter__(self) -> "Stream":
-        return self
-
     def __exit__(self, *exc: object) -> None:
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if self.turn.status == "running":  # whoever collects garbage may hold any lock: let the reader thread do it
+            self._call_soon(lambda turn=self.turn, interrupt=self._interrupt: interrupt(turn))
 
 
 def _whole_words(text: str, chars: int) -> str:

@@ -4,7 +4,7 @@ export default () => {                         // one call per widget model: a s
   let model, queue = [], current = null, turn = -1, heard = 0, refused = false, observer = null, timer = 0;
   const views = new Map();                     // view element -> its button and its line
   const now = () => performance.timeOrigin + performance.now();
-  const tell = (ev, id = null, why = "") => model.send({ ev, id, why, at: now() });
+  const tell = (ev, id = null, why = "") => model.send({ ev, id, why, at: Date.now() });
   const paint = () => {
     for (const { button, line } of views.values()) {
       button.style.display = refused ? "" : "none";   // not `hidden`: the button's own class would win
@@ -61,7 +61,10 @@ export default () => {                         // one call per widget model: a s
         heard = now();
         if (message.turn < turn) return;                          // a straggler of a turn that was stopped
         if (message.turn > turn) { stop("new turn"); turn = message.turn; }
-        if (message.op === "play") { queue.push(message.id); if (!current && !observer) next(); }
+        if (message.op === "play" && !queue.includes(message.id) && current?.id !== message.id) {
+          queue.push(message.id);
+          if (!current && !observer) next();
+        }
       };
       // Three guards silence the page when the kernel goes: restart, death, and a kernel or connection that says nothing any more.
       const gone = () => stop("kernel gone"), signal = model.widget_manager?.kernel?.statusChanged;
@@ -90,7 +93,11 @@ export default () => {                         // one call per widget model: a s
       paint();
       tell("views", null, String(views.size));
       next();
-      return () => { views.delete(el); tell("views", null, String(views.size)); };
+      return () => {
+        views.delete(el);
+        tell("views", null, String(views.size));
+        if (!views.size && observer) next();     // waiting for an element that can't come now: wait for a view instead
+      };
     },
   };
 };

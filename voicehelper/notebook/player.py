@@ -15,7 +15,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import anywidget
@@ -44,7 +44,7 @@ class Conductor(anywidget.AnyWidget):
     line = traitlets.Unicode().tag(sync=True)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Clip:
     """A clip that was handed over and is not over."""
 
@@ -52,7 +52,7 @@ class _Clip:
     turn: int
     id: str
     end: float = 0.0  # when it will be over, by our clock
-    output: ipywidgets.Output | None = None
+    output: ipywidgets.Output | None = field(default=None, repr=False)
 
 
 class NotebookPlayer(ipywidgets.VBox):
@@ -68,7 +68,8 @@ class NotebookPlayer(ipywidgets.VBox):
 
     def __init__(self, keep: int = KEEP):
         self._key, self._keep, self._ids = f"vh{uuid.uuid4().hex[:8]}", keep, itertools.count()
-        self._turns, self._turn = itertools.count(1), 0
+        self._turn = 0  # goes up with every stop: the page drops whatever has a lower one
+        self._stopping = threading.Lock()  # keeps the numbers in the order in which they are sent
         self._lock = threading.Lock()  # guards the two lists below: the queue's thread, the page's reports and stop() all come here
         self._clips: list[_Clip] = []  # handed over and not over, in order
         self._done: deque[ipywidgets.Output] = deque()  # outputs whose clip is over
@@ -91,6 +92,8 @@ class NotebookPlayer(ipywidgets.VBox):
             return
         entry = _Clip(clip, turn, f"{self._key}-{next(self._ids)}")
         with self._lock:
+            if turn != self._turn:
+                return
             self._clips.append(entry)
             shown = self.is_shown
             self._blocked = self._blocked or not shown
@@ -101,8 +104,9 @@ class NotebookPlayer(ipywidgets.VBox):
 
     def stop(self) -> None:
         """Silence on the page, from any thread; what was handed over is forgotten."""
-        self._turn = next(self._turns)
-        self.conductor.send({"op": "stop", "turn": self._turn})
+        with self._stopping:
+            self._turn += 1
+            self.conductor.send({"op": "stop", "turn": self._turn})
         with self._lock:
             self._done.extend(entry.output for entry in self._clips if entry.output is not None)
             self._clips.clear()
@@ -131,13 +135,18 @@ class NotebookPlayer(ipywidgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)
+        self._show()
+        return bundle
+
+    def _show(self) -> None:
+        """There is a view: play what waited for it."""
         with self._lock:
             waiting = [entry for entry in self._clips if entry.output is None]
             self.is_shown, self._blocked = True, False
         for entry in waiting:
             self._play(entry)
+        for entry in waiting[:1]:
             self._report(entry, "started", 0.0)
-        return bundle
 
     def _play(self, entry: _Clip) -> None:
         audio, meta = InteractiveShell.instance().display_formatter.format(Audio(entry.clip.wav, element_id=entry.id))
@@ -164,10 +173,19 @@ class NotebookPlayer(ipywidgets.VBox):
 
     def _heard(self, _: Any, message: dict[str, Any], buffers: Any) -> None:
         """A report of the page. It comes late when a cell was busy: it corrects the clock, and tidies up."""
-        now, late = time.monotonic(), max(0.0, time.time() - message.get("at", 0) / 1000)
+        at = message.get("at")
+        now, late = time.monotonic(), max(0.0, time.time() - at / 1000) if isinstance(at, (int, float)) else 0.0
         what, entry = message.get("ev"), self._find(message.get("id"))
         if what == "views":
-            self.is_shown = message.get("why") != "0"
+            if message.get("why") == "0":
+                self.is_shown = False
+            elif not self.is_shown:
+                self._show()
+        elif what == "stopped" and message.get("why") == "kernel gone":  # the page thought so; what it dropped was not heard
+            for entry in self._of_this_turn():
+                self._over(entry)
+                self._report(entry, "ended", 0.0)
+            return
         if entry is None:
             return
         if what == "playing":
@@ -183,6 +201,10 @@ class NotebookPlayer(ipywidgets.VBox):
             self._over(entry)
             self._report(entry, "ended", entry.clip.duration_s if what == "ended" else 0.0)
 
+    def _of_this_turn(self) -> list[_Clip]:
+        with self._lock:
+            return [entry for entry in self._clips if entry.turn == self._turn]
+
     def _find(self, name: str | None) -> _Clip | None:
         with self._lock:
             return next((entry for entry in self._clips if entry.id == name), None)
@@ -190,6 +212,8 @@ class NotebookPlayer(ipywidgets.VBox):
     def _retime(self, entry: _Clip, started: float) -> None:
         """The page says when a clip began: set its end, and the ends of those behind it."""
         end = started
+        if entry not in self._clips:  # a stop was faster
+            return
         for other in self._clips[self._clips.index(entry) :]:
             other.end = end = end + other.clip.duration_s + (0.0 if other is entry else BETWEEN_S)
 
@@ -212,7 +236,7 @@ class NotebookPlayer(ipywidgets.VBox):
                 return
             hush = self._hush = threading.Event()
             self._beating = threading.Thread(target=self._beats, args=(hush,), name="voicehelper-heartbeat", daemon=True)
-        self._beating.start()
+            self._beating.start()
 
     def _beats(self, hush: threading.Event) -> None:
         while not hush.wait(BEAT_S):
