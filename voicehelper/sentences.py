@@ -1,10 +1,12 @@
 """Deltas in, units out: pieces of an answer that can be spoken one after another.
 
-One sentence: `SentenceSplitter` looks at each character once and returns a unit as soon as the text after it shows that it is over.
+One sentence: `SentenceSplitter` returns a unit as soon as the text after it shows that it is over.
 What it does not do: change a character (units joined are the text, white space aside), or know what is said aloud (`speakable` does).
 
-Theory. A full stop ends a sentence only if what *follows* agrees: white space, then something that is not lower case. So a terminator makes a
-candidate, and the next visible character decides. As only characters decide, never deltas, every way of cutting the text gives the same units.
+Theory. A full stop ends a sentence only if what *follows* agrees: white space, then something that is not lower case. So every mark that may
+end a unit gets a verdict: it ends here, it does not, or wait, because the text that decides has not come. A verdict looks at a bounded stretch
+of text and is given once that is there, never by where a delta ends: so every way of cutting the text gives the same units, in linear time.
+Which words keep their full stop, and which words begin sentences, is data: languages.json.
 """
 
 import json
@@ -12,16 +14,41 @@ import re
 from functools import cache
 from importlib.resources import files
 
-TERMINATORS = frozenset(".!?…")
-WIDE_TERMINATORS = frozenset("。！？｡।॥؟")  # these end a sentence without a space after them
-CLOSERS = frozenset("\"'”’»)]}*_」』）")
-GOES_ON = frozenset(",;:)]—–-")  # after a terminator these show that the sentence goes on
-CLAUSE_ENDS = frozenset(",;:")
-FIRST_CLAUSE_CHARS = 24  # design §5.4
-_MARKER = re.compile(r"\s*(?:(?P<heading>#{1,6}\s)|(?P<row>\|)|(?P<item>(?:[-*+•]|\d{1,3}[.)])\s)|(?P<code>```|~~~))")
-_FENCE = re.compile(r"`{3,}|~{3,}")
-_WORD = re.compile(r"[\w.º]+$")
-_DIGITS = re.compile(r"\s*\d{1,3}")
+FIRST_CLAUSE_CHARS, FIRST_CLAUSE_WIDE = 24, 12  # design §5.4; a Chinese or Japanese character is about a syllable
+AT_ONCE = 512  # a delta is looked at in pieces of this size: what is kept stays small
+WINDOW = 40  # characters of white space or of one word that a verdict looks at
+WAIT, NO = -1, 0
+CLASSES = ("never", "number", "time", "may_end")  # of abbreviations: see `_begins`
+WIDE = "。！？｡।॥؟۔"  # these end a sentence without a space after them
+MARKS = f".!?…‽{WIDE}"
+CLAUSE, WIDE_CLAUSE = ",;:，；：、", "，；：、"
+GOES_ON = frozenset(CLAUSE + ")]}-")  # after a terminator these show that the sentence goes on
+PARTICLES = frozenset("とっをのがもにで")  # after a Japanese quotation: its sentence goes on
+_STOP = re.compile(rf"[{MARKS}`\n]")
+_FIRST_STOP = re.compile(rf"[{MARKS}`\n{CLAUSE}]")
+_CLOSERS = r"""["'”’»›«‹)\]}*_~」』）⁰¹²³⁴⁵⁶⁷⁸⁹]|“(?![^\W_])|[ \u00a0\u202f][»›](?![^\W_])|[ ]?\[\^?\d{1,3}\]"""
+_EMOJI = "[\U0001f000-\U0001faff\u2600-\u27bf\u200d\ufe0f]"
+_TAIL = re.compile(rf"([{MARKS}]{{1,40}})((?:{_CLOSERS}){{0,8}})((?:[ ]?{_EMOJI}){{0,8}})")  # what belongs to the sentence before
+_TAIL_GROWS = re.compile(r"[ \u00a0\u202f]?(?:\[\^?\d{0,3})?")
+_SPACE = re.compile(r"\s{0,40}")
+_OPENERS = re.compile(r"""["'“‘„«»‹(\[*_~¿¡「『（—– \u00a0\u202f]{0,8}""")
+_WORD = re.compile(r"[^\W\d_]{0,40}")
+_LAST = re.compile(r"""[^\s()\[\]{}"'“”‘’„«»*_/–—-]+$""")
+_INITIALS = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]|[A-Za-zÀ-ɏЀ-ӿ]")
+_ORDINAL = re.compile(r"\d{1,2}|[IVX]{1,5}")
+_TICKS = re.compile(r"(`+)[^`\n]+\1")
+_MARKER = re.compile(
+    r"(?P<heading>#{1,6}[ \t])|(?P<row>\|)|(?P<item>(?:[-*+•]|\*{0,2}\d{1,3}[.)]\*{0,2}|[a-z]\))[ \t]+)|(?P<code>(?:`{3,}|~{3,})[^`\n]{0,80}\n)|(?P<quote>>)"
+)
+_MARKER_GROWS = re.compile(
+    r"[ \t]{0,40}(?:#{0,6}|[-+•]|\*{0,2}(?:\d{1,3}(?:[.)]\*{0,2})?)?|[a-z]\)?|`{1,2}|~{1,2}|(?:`{3,}|~{3,})[^`\n]{0,80})"
+)
+_INDENT = re.compile(r"[ \t]{0,40}")
+_BLANK = re.compile(r"[ \t]{0,40}\n")
+_BOLD_LINE = re.compile(r"\*\*[^*]+\*\*:?")
+_BRACKETS = re.compile(r"""(?<![:;=-])\(|[)\[\]“”„«»「」『』（）"]""")
+_PAIRS = {"(": ")", "[": "]", "“": "”", "„": "“”", "«": "»", "»": "«", "「": "」", "『": "』", "（": "）", '"': '"'}
+_SOFT = re.compile(rf"(?s)(.+)(?:(?=\s)|(?<=[{WIDE_CLAUSE}])(?=.))")  # where a text may be cut when it must be
 
 
 class Unit(str):
@@ -45,180 +72,216 @@ class SentenceSplitter:
     """Cut one answer into units while it arrives.
 
     Args:
-        language: "en", "es", "de", "fr", or a locale such as "en-US"; other languages use no abbreviations.
+        language: en, es, de, fr, pt, it, zh, ja, ko, hi, ar, ru, or a locale such as "en-US"; others use no table of words.
         first_clause: whether the very first unit may end at a comma, so that the voice starts earlier.
         max_chars: a unit never grows longer; it is cut at a space.
     """
 
     def __init__(self, language: str = "en", first_clause: bool = True, max_chars: int = 300):
-        self._never, self._number, self._may_end = _abbreviations(language.split("-")[0].lower())
+        self._words = words_of(language)
         self._first_clause, self._max = first_clause, max_chars
-        self._units: list[Unit] = []
         self._reset()
 
     def _reset(self) -> None:
         self._clause = self._first_clause
-        self._chars: list[str] = []  # the unit that grows
-        self._kind = "prose"
-        self._line = 0  # where the current line starts in it; negative when the start has left with an earlier unit
-        self._candidate: int | None = None  # the unit may end here, if what follows agrees
-        self._wide = False  # the candidate needs no white space after it
-        self._spaced = False  # white space came after the candidate
-        self._ticks = False  # inside `inline code`
-        self._space = 0  # after the last white space: a forced cut goes here
-        self._fence = ""  # the ticks or tildes that opened a code fence, once that line is complete
+        self._text = ""  # what has not left yet
+        self._begin(fresh=True)
+
+    def _begin(self, fresh: bool) -> None:
+        """The next unit starts where `_text` starts; `fresh`: at the beginning of a line."""
+        self._fresh, self._kind = fresh, ""  # no kind: the beginning was not looked at yet
+        self._at = 0  # everything before has had its verdict
+        self._fallback = 0  # a sentence ended here, but inside a bracket or a quotation
 
     def feed(self, delta: str) -> list[Unit]:
         """Take the next piece of text, of any length; return the units it completed."""
-        for char in delta:
-            if self._kind == "code":
-                self._code(char)
-            elif char == "\n":
-                self._newline()
-            else:
-                self._step(char)
-        return self._take()
+        units = []
+        for start in range(0, len(delta), AT_ONCE):
+            self._text += delta[start : start + AT_ONCE]
+            while self._text and (end := self._end()) > 0:
+                units += self._cut(end)
+        return units
 
     def flush(self) -> list[Unit]:
         """The text is complete: return the rest. The splitter can be used for another answer afterwards."""
-        if self._kind == "code" and not self._fence:
-            self._code("\n")
-        self._cut(len(self._chars))
-        units = self._take()
+        units = self.feed("\n\n")
+        if self._text.strip():
+            units += self._cut(len(self._text))
         self._reset()
         return units
 
-    def _take(self) -> list[Unit]:
-        units, self._units = self._units, []
-        return units
+    def _cut(self, end: int) -> list[Unit]:
+        text, self._text = self._text[:end].strip(), self._text[end:]
+        kind = "prose" if self._kind == "quote" else self._kind or "prose"
+        continues, in_code = self._continues, kind == "code" and self._continues
+        self._begin(fresh=False)
+        if in_code:
+            self._kind = "code"
+        self._clause = self._clause and not text
+        return [Unit(text, kind, continues)] if text else []
 
-    def _step(self, char: str) -> None:
-        if self._candidate is not None and self._decide(char):
-            self._cut(self._candidate)
-        self._chars.append(char)
-        if char.isspace():
-            self._space = len(self._chars)
-            self._marker()
-        elif char in "|`~":
-            self._marker()
-        if char == "`":
-            self._ticks = not self._ticks
-        elif not self._ticks:
-            self._look(char)
-        if len(self._chars) >= self._max:
-            self._cut(self._space or len(self._chars), continues=True)
+    def _end(self) -> int:
+        """Where the unit ends that `_text` starts with; WAIT if that is not known yet."""
+        self._continues = False
+        if not self._kind and not self._look():
+            return WAIT
+        if self._kind == "code":
+            return self._code()
+        stop = _FIRST_STOP if self._clause and self._kind == "prose" else _STOP
+        while (found := stop.search(self._text, self._at)) and found.start() < self._max:
+            end = self._verdict(found.start(), found.group())
+            if end == WAIT or 0 < end <= self._max:
+                return end
+            self._at = max(self._at, found.start() + 1)
+        if len(self._text) <= self._max:
+            self._at = len(self._text)
+            return WAIT
+        self._continues = True
+        soft = _SOFT.match(self._text[: self._max + 1])
+        return self._fallback or (soft.end() if soft else self._max)
 
-    def _look(self, char: str) -> None:
-        """Does a unit perhaps end with this character?"""
+    def _look(self) -> bool:
+        """What kind of unit begins here? False while that is open."""
+        text = self._text.lstrip()
+        self._fresh = self._fresh or "\n" in self._text[: len(self._text) - len(text)]
+        self._text = text
+        if not text or (self._fresh and _MARKER_GROWS.fullmatch(text)):
+            return False
+        found = _MARKER.match(text) if self._fresh else None
+        self._kind, self._at = (found.lastgroup, found.end()) if found else ("prose", 0)
+        self._fence = text[:3]
+        return True
+
+    def _verdict(self, at: int, mark: str) -> int:
+        """Does the unit end with the mark at `at`? Where, NO, or WAIT."""
+        if mark == "\n":
+            return self._newline(at)
         if self._kind in ("heading", "row"):
-            return
-        if char in WIDE_TERMINATORS:
-            self._candidate, self._wide, self._spaced = len(self._chars), True, False
-        elif char in TERMINATORS:
-            self._candidate, self._wide, self._spaced = len(self._chars), False, False
-        elif self._candidate is None and self._clause and char.isspace() and self._is_clause():
-            self._cut(len(self._chars), continues=True)
+            return NO
+        if mark == "`":
+            return self._ticks(at)
+        if mark in CLAUSE:
+            return self._first(at, mark)
+        return self._terminator(at)
 
-    def _is_clause(self) -> bool:
-        before = self._chars[-2] if len(self._chars) > 1 else ""
-        return before in CLAUSE_ENDS and self._kind == "prose" and len(self._chars) > FIRST_CLAUSE_CHARS
+    def _terminator(self, at: int) -> int:
+        text, tail = self._text, _TAIL.match(self._text, at)
+        end = tail.end()
+        space = _SPACE.match(text, end).end()
+        if _TAIL_GROWS.fullmatch(text, end) or (space == len(text) and space - end < WINDOW and "\n" not in text[end:space]):
+            return WAIT
+        self._at = end
+        if "\n" in text[end:space]:
+            return NO if self._class(at) == "never" else self._unless_inside(end)
+        following = text[space : space + 1]
+        if following in GOES_ON or (tail.group(2) and following in PARTICLES):
+            return NO
+        if tail.group(1)[0] in WIDE:
+            return self._unless_inside(end)
+        if space == end and not tail.group(3):
+            return NO
+        begin = _OPENERS.match(text, space).end()
+        word = _WORD.match(text, begin)
+        begins = self._begins(at, tail.group(1), text[begin : begin + 1], word.group(), text[word.end() : word.end() + 1])
+        if begins is None:
+            self._at = at
+            return WAIT
+        return self._unless_inside(end) if begins else NO
 
-    def _decide(self, char: str) -> bool:
-        """`char` follows a candidate: True if the unit ends there; the candidate is dropped, moved or kept otherwise."""
-        if char.isspace():
-            self._spaced = True
+    def _begins(self, at: int, mark: str, first: str, word: str, after: str) -> bool | None:
+        """Does `word`, which begins with `first`, begin a sentence after the mark at `at`? None while too little of it is there."""
+        known = self._class(at) if mark == "." else "may_end" if mark[-1] in ".…" else ""
+        if first and not first.islower() and known in ("", "never", "number"):
+            return not known or (known == "number" and not first.isdigit())
+        if not after and len(word) < WINDOW:
+            return None
+        if word.islower() or (len(word) == 1 and after == "."):  # but iPhone and eBay may begin one
             return False
-        if not self._spaced and (char in CLOSERS or char in TERMINATORS or char in WIDE_TERMINATORS):
-            self._candidate += 1  # closing quotes and brackets, and "?!", belong to the sentence before
-            return False
-        if _is_emoji(char):
-            self._candidate = len(self._chars) + 1
-            return False
-        ends = self._wide or (self._spaced and not char.islower() and char not in GOES_ON and not self._abbreviated(char))
-        if not ends:
-            self._candidate = None
-        return ends
+        if known == "time":
+            return word.lower() not in self._words["dates"]
+        return not known or (known == "may_end" and word.lower() in self._words["starters"])
 
-    def _abbreviated(self, following: str) -> bool:
-        end = self._candidate
-        if self._chars[end - 1] != ".":
-            return False
-        tail = "".join(self._chars[max(0, end - 20) : end - 1])
-        found = _WORD.search(tail)
+    def _class(self, at: int) -> str:
+        """Of the word before a full stop: "never" ends a sentence, "number": not before one, "may_end": before a word that begins sentences."""
+        before = self._text[max(0, at - 24) : at]
+        found = _LAST.search(before)
         if found is None:
-            return False
-        word, lower = found.group(), found.group().lower().rstrip(".")
-        if self._line >= 0 and _DIGITS.fullmatch("".join(self._chars[self._line : end - 1])):
-            return True  # "1." at the start of a line counts a list
-        if lower in self._never or (len(word) == 1 and word.isupper() and word != "I"):
-            return True
-        if lower in self._number:
-            return following.isdigit()
-        return lower in self._may_end and bool(following) and not following.isupper()
+            return ""
+        word = found.group()
+        for name in CLASSES:
+            if {word, word.lower()} & self._words[name] or before.lower().endswith(self._words["spaced"][name]):
+                return name
+        ordinal = self._words["ordinals"] and _ORDINAL.fullmatch(word)
+        unit = word.islower() and before[: found.start()].rstrip()[-1:].isdigit()  # 12 m. is no initial
+        return "may_end" if ordinal or (_INITIALS.fullmatch(word) and not unit) else ""
 
-    def _newline(self) -> None:
-        line = "".join(self._chars[max(0, self._line) :]).strip()
-        if self._kind in ("heading", "row", "item") or not line or line[-1] == ":" or self._ends_here():
-            self._cut(len(self._chars))
-        else:
-            self._chars.append("\n")
-        self._line = self._space = len(self._chars)
-        self._candidate, self._ticks = None, False
+    def _unless_inside(self, end: int) -> int:
+        """`end`, if no bracket or quotation is open there: what is said in one is not cut."""
+        waiting = []
+        for found in _BRACKETS.finditer(self._text, 0, end):
+            mark, before = found.group(), self._text[found.start() - 1 : found.start()]
+            if waiting and mark in waiting[-1]:
+                waiting.pop()
+            elif mark in _PAIRS and not (mark in '"»' and before.isalnum()):
+                waiting.append(_PAIRS[mark])
+        if not waiting:
+            return end
+        self._fallback = end if end <= self._max else self._fallback
+        return NO
 
-    def _ends_here(self) -> bool:
-        return self._candidate is not None and (self._wide or not self._abbreviated(""))
+    def _newline(self, at: int) -> int:
+        text = self._text
+        line = text[text.rfind("\n", 0, at) + 1 : at].strip()
+        ended = self._fallback and not text[self._fallback : at].strip()
+        ends = ended or line[-1:] in (":", "：") or not any(map(str.isalnum, line)) or _BOLD_LINE.fullmatch(line)
+        if ends or self._kind in ("heading", "row") or (self._kind == "item" and text[at + 1 : at + 2].strip()):
+            return at
+        if _MARKER_GROWS.fullmatch(text, at + 1):
+            return WAIT
+        marker = _MARKER.match(text, _INDENT.match(text, at + 1).end())
+        if _BLANK.match(text, at + 1) or (marker and not (marker.lastgroup == "quote" and line.startswith(">"))):
+            return at
+        return NO
 
-    def _marker(self) -> None:
-        """Does the current line say what it is? Only its first few characters are looked at."""
-        if self._line < 0 or len(self._chars) - self._line > 12:
-            return
-        found = _MARKER.fullmatch("".join(self._chars[self._line :]))
-        if found is None:
-            return
-        if self._line:
-            self._cut(self._line)
-        self._kind = found.lastgroup
+    def _ticks(self, at: int) -> int:
+        """`Inline code` is stepped over, once its end is there."""
+        found = _TICKS.match(self._text, at)
+        if found and found.end() <= self._max:
+            self._at = found.end()
+        elif not found and len(self._text) <= self._max and "\n" not in self._text[at:]:
+            return WAIT
+        return NO
 
-    def _code(self, char: str) -> None:
-        """Inside a fence nothing ends but the fence, or too long a unit at a line's end."""
-        self._chars.append(char)
-        if char != "\n":
-            if len(self._chars) >= self._max:
-                self._cut(self._line if self._line > 0 else len(self._chars), continues=True)
-                self._kind = "code"
-            return
-        line = "".join(self._chars[max(0, self._line) :]).strip()
-        if not self._fence:
-            self._fence = found.group() if (found := _FENCE.match(line)) else "```"
-            if self._fence in line[len(self._fence) :]:  # closed on the line that opened it: code within prose
-                self._fence, self._kind = "", "prose"
-                self._chars.pop()
-                self._newline()
-                return
-        elif len(line) >= len(self._fence) and set(line) == {self._fence[0]}:
-            self._fence = ""
-            self._cut(len(self._chars))
-            return
-        self._line = len(self._chars)
+    def _first(self, at: int, mark: str) -> int:
+        """The very first unit may be a clause: a long one, not in a bracket, not inside a number or a date."""
+        wide, gap = mark in WIDE_CLAUSE, _INDENT.match(self._text, at + 1).end()
+        if at + 1 < (FIRST_CLAUSE_WIDE if wide else FIRST_CLAUSE_CHARS):
+            return NO
+        if gap == len(self._text):
+            return WAIT
+        following = self._text[gap]
+        if following.isspace() or following.isdigit() or (gap == at + 1 and not wide) or not self._unless_inside(at + 1):
+            return NO
+        self._continues = True
+        return at + 1
 
-    def _cut(self, at: int, continues: bool = False) -> None:
-        text = "".join(self._chars[:at]).strip()
-        rest = self._chars[at:]
-        while rest and rest[0].isspace():
-            rest.pop(0)
-        if text:
-            self._units.append(Unit(text, self._kind, continues))
-            self._clause = False
-        self._line -= len(self._chars) - len(rest)
-        self._chars, self._kind, self._candidate, self._ticks, self._space = rest, "prose", None, False, 0
-
-
-def _is_emoji(char: str) -> bool:
-    point = ord(char)
-    return 0x1F000 <= point <= 0x1FAFF or 0x2600 <= point <= 0x27BF or point in (0x200D, 0xFE0F)
+    def _code(self) -> int:
+        """A fence ends with its like on a line of its own; a longer one is cut at the end of a line."""
+        found = re.compile(rf"(?m)^[ \t]{{0,3}}{self._fence}[`~]*[ \t]*\n").search(self._text, self._at)
+        if found and found.end() <= self._max:
+            return found.end()
+        if len(self._text) <= self._max:
+            return WAIT
+        self._continues = True
+        line = self._text.rfind("\n", 1, self._max)
+        return line if line > 0 else self._max
 
 
 @cache
-def _abbreviations(language: str) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    table = json.loads(files(__package__).joinpath("abbreviations.json").read_text("utf-8")).get(language, {})
-    return tuple(frozenset(table.get(name, ())) for name in ("never", "number", "may_end"))
+def words_of(language: str) -> dict:
+    """What languages.json knows of a language or locale: sets of words, and the few words that `speakable` adds."""
+    table = json.loads(files(__package__).joinpath("languages.json").read_text("utf-8"))
+    own = table.get(language.split("-")[0].lower(), {})
+    sets = {key: frozenset(own.get(key, ())) for key in (*CLASSES, "starters", "dates")}
+    spaced = {key: tuple(word for word in sets[key] if " " in word) for key in CLASSES}
+    return {"code": table["en"]["code"], "formula": table["en"]["formula"], "ordinals": False, **own, **sets, "spaced": spaced}
