@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import wave
 
 import pytest
 
-from voicehelper.player import Player, SilentPlayer, time_scale
+from voicehelper.player import Player, SilentPlayer, WavPlayer, time_scale
 
 from .support import Clock, StubPlayer, clip_of, forall, made_up, st, utterances, wait_for
 
@@ -136,3 +137,44 @@ def test_enqueue_and_stop_from_many_threads_leave_it_working(player):
         thread.join(10)
     player.stop()
     assert (faults, player.pending_s) == ([], 0)
+
+
+def samples(path) -> bytes:
+    with wave.open(str(path)) as file:
+        assert (file.getframerate(), file.getsampwidth(), file.getnchannels()) == (24_000, 2, 1)
+        return file.readframes(file.getnframes())
+
+
+def test_a_wav_player_writes_one_file_for_each_turn_that_is_whole_after_each_clip(tmp_path, clock):
+    player = WavPlayer(tmp_path / "new" / "folder", clock)
+    first, second = utterances(2, turn="one")
+    clips = [clip_of(item, 0.5 + index) for index, item in enumerate((first, second))]
+    player.enqueue(clips[0])
+    assert samples(player.folder / "one.wav") == clips[0].pcm
+    player.enqueue(clips[1])
+    (other,) = utterances(1, turn="two")
+    player.enqueue(clip_of(other, 1.0))
+    assert samples(player.folder / "one.wav") == clips[0].pcm + clips[1].pcm
+    assert len(samples(player.folder / "two.wav")) == 48_000
+    assert player.pending_s == pytest.approx(3.0)
+    assert sorted(path.name for path in player.folder.iterdir()) == ["one.wav", "two.wav"]
+
+
+def test_a_stop_ends_the_file_and_what_was_cancelled_is_not_written(tmp_path, clock):
+    player = WavPlayer(tmp_path, clock)
+    first, second = utterances(2, turn="one")
+    heard = clip_of(first, 0.5)
+    player.enqueue(heard)
+    player.stop()
+    second.status = "cancelled"
+    player.enqueue(clip_of(second, 0.5))
+    assert player.pending_s == 0
+    assert samples(tmp_path / "one.wav") == heard.pcm
+
+
+def test_a_turn_with_a_path_in_its_name_writes_into_the_folder_all_the_same(tmp_path, clock):
+    player = WavPlayer(tmp_path / "folder", clock)
+    (item,) = utterances(1, turn="../../outside")
+    player.enqueue(clip_of(item, 0.1))
+    assert [path.name for path in tmp_path.rglob("*.wav")] == ["outside.wav"]
+    assert (tmp_path / "folder" / "outside.wav").exists()

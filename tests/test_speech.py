@@ -46,6 +46,16 @@ def test_words_have_their_times_and_their_place_in_what_was_said(spoken):
     assert all(0 <= word.offset_s < clip.duration_s and word.duration_s > 0 for word in clip.words)
 
 
+def test_words_are_found_in_the_original_text_where_signs_and_links_stand_between_them(spoken):
+    first, second = made_up(), made_up()
+    text = f"See **{first}** in [the {second}](https://example.com/{first}) now."
+    clip = spoken.synthesize(say(text), never)
+    assert {"See", first, second, "now"} <= {word.text for word in clip.words}
+    assert [text[word.text_offset :][: len(word.text)] for word in clip.words] == [word.text for word in clip.words]
+    code = spoken.synthesize(say("```\nx\n```", spoken="code example."), never)
+    assert code.words and all(word.text_offset == -1 for word in code.words)
+
+
 def test_one_connection_serves_one_thread_again_and_again(spoken):
     """Twenty sentences, each with sound; two threads at once have one each."""
     for _ in range(20):
@@ -71,19 +81,19 @@ def test_what_is_cancelled_stops_soon_and_the_next_sentence_speaks(practice):
 
 
 def test_a_service_that_says_nothing_is_given_up_at_the_deadline(monkeypatch):
-    """It takes the socket and never answers: SpeechFailed, retryable, without waiting for the SDK's own limit."""
+    """It takes the socket and never answers: SpeechFailed, without waiting for the SDK's own limit."""
     monkeypatch.setattr(speech, "FIRST_BYTE_S", 0.5)
     begun = time.monotonic()
     with serving(Silent) as port, AzureSpeech(settings_for(port)) as made:
-        with pytest.raises(SpeechFailed, match="no sound for") as caught:
+        with pytest.raises(SpeechFailed, match="no complete sound") as caught:
             made.synthesize(say("Hello."), never)
-        assert caught.value.retryable
+        assert not caught.value.retryable  # it took long enough already
     assert time.monotonic() - begun < 7
 
 
 @pytest.mark.parametrize(
     ("status", "words", "retryable"),
-    [(401, "AuthenticationFailure", False), (429, "TooManyRequests", True), (503, "ServiceUnavailable", True)],
+    [(401, "AuthenticationFailure", False), (429, "TooManyRequests", True), (503, "ServiceUnavailable", False)],
 )
 def test_each_refusal_has_the_services_word_and_says_whether_to_try_again(status, words, retryable):
     with serving(Answer, status=status) as port, AzureSpeech(settings_for(port)) as made:

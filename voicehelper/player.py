@@ -1,4 +1,4 @@
-"""What plays clips: the protocol, and a loudspeaker that makes no sound.
+"""What plays clips: the protocol, a loudspeaker that makes no sound, and one that writes files.
 
 One sentence: a player takes clips in order (`enqueue`), can be silenced at once (`stop`) and knows how much is still to be heard (`pending_s`).
 What it does not do: wait, fetch or order clips; the queue hands over the next one when it is time.
@@ -10,9 +10,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from .speech import AudioClip, Utterance
+from .speech import AudioClip, Utterance, open_wav
 
 Report = Callable[[Utterance, str, float], None]
 
@@ -81,3 +82,35 @@ class SilentPlayer:
 
     def __repr__(self) -> str:
         return "<SilentPlayer: text and timing only, no sound>"
+
+
+class WavPlayer(SilentPlayer):
+    """Writes one WAV file for each turn, named after its id; the clock runs as in `SilentPlayer`, so an interrupt ends the file, too.
+
+    Args:
+        folder: where; it is made if it is not there.
+        clock: as in `SilentPlayer`.
+    """
+
+    def __init__(self, folder: str | os.PathLike, clock: Callable[[], float] | None = None):
+        super().__init__(clock)
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._turn, self._file = "", None
+
+    def enqueue(self, clip: AudioClip) -> None:
+        super().enqueue(clip)
+        with self._lock:
+            if clip.utterance.status == "cancelled":
+                return
+            if self._turn != clip.utterance.turn_id:
+                self._turn = clip.utterance.turn_id
+                self._file = open_wav(
+                    str(self.folder / f"{Path(self._turn).name}.wav")
+                )  # the file before is closed with its last reference
+            self._file.writeframes(clip.pcm)  # the header is right after each clip
+
+    def stop(self) -> None:
+        super().stop()
+        with self._lock:
+            self._turn, self._file = "", None

@@ -13,9 +13,9 @@ import time
 import wave
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Protocol
 
 from .errors import SpeechCancelled, SpeechFailed, VoiceHelperError
 from .settings import Settings
@@ -26,10 +26,11 @@ SAMPLE_RATE = 24_000
 BYTES_PER_S = SAMPLE_RATE * 2
 TICKS_PER_S = 10_000_000
 FIRST_BYTE_S = 18.0  # design §5.10; the SDK's own limits below come first
-WHOLE_S = 120.0
+WHOLE_S = 28.0
 POLL_S = 0.02
+REACH = 400  # characters of a link that may stand between two spoken words
 FINAL = ("spoken", "cancelled", "failed")
-RETRYABLE = ("TooManyRequests", "ConnectionFailure", "ServiceUnavailable", "ServiceTimeout")
+RETRYABLE = ("TooManyRequests", "ConnectionFailure")  # and only before any sound: else a sentence would begin twice
 LATENCIES = {"first_byte": "FirstByte", "finish": "Finish", "connection": "Connection", "network": "Network", "service": "Service"}
 NO_SDK = "the Speech SDK is not installed, so there is text but no sound"
 NO_SDK_HINT = "Run: pip install azure-cognitiveservices-speech"
@@ -93,7 +94,7 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Word:
-    """One spoken word: what, when it starts (seconds into the clip), how long it lasts, and where it stands in what was said (-1 unknown)."""
+    """One spoken word: what, when it starts (seconds into the clip), how long it lasts, and where it stands in the utterance's text (-1: nowhere)."""
 
     text: str
     offset_s: float
@@ -121,12 +122,23 @@ class AudioClip:
     def wav(self) -> bytes:
         """A WAV file, for `IPython.display.Audio`."""
         out = io.BytesIO()
-        with wave.open(out, "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(SAMPLE_RATE)
+        with open_wav(out) as file:
             file.writeframes(self.pcm)
         return out.getvalue()
+
+
+def open_wav(target: str | io.BytesIO) -> wave.Wave_write:
+    """A WAV file to write PCM of clips into."""
+    file = wave.open(target, "wb")
+    file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", "not compressed"))
+    return file
+
+
+class Synthesizer(Protocol):
+    """What the queue needs of a voice. Called from several threads at once. May also have `prepare()`, called once by each worker."""
+
+    def synthesize(self, utterance: Utterance, cancelled: Callable[[], bool]) -> AudioClip:
+        """The sound of one utterance; never empty. Polls `cancelled()` every 50 ms or less; raises SpeechFailed or SpeechCancelled."""
 
 
 class AzureSpeech(AbstractContextManager):
@@ -157,7 +169,7 @@ class AzureSpeech(AbstractContextManager):
         except VoiceHelperError as error:
             raise SpeechFailed(error.message, hint=error.hint) from None
         pcm, words, latencies = self._line().say(ssml, utterance.spoken, cancelled)
-        return AudioClip(utterance, pcm, words, latencies)
+        return AudioClip(utterance, pcm, _placed(words, utterance.text), latencies)
 
     def __exit__(self, *exc: object) -> None:
         self.close()
@@ -208,7 +220,7 @@ class _Line:
         self._connection = sdk.Connection.from_speech_synthesizer(self._synthesizer)
         self._connection.open(True)
 
-    def say(self, ssml: str, spoken: str, cancelled: Callable[[], bool]) -> tuple[bytes, tuple[Word, ...], dict[str, float]]:
+    def say(self, ssml: str, spoken: str, cancelled: Callable[[], bool]) -> tuple[bytes, list[Word], dict[str, float]]:
         for event in (self._done, self._started, self._sounding):
             event.clear()
         self._words = words = []
@@ -219,12 +231,12 @@ class _Line:
             self._let_go()
         result = self._result
         if result.reason == self._sdk.ResultReason.Canceled:
-            raise self._failure(result.cancellation_details)
+            raise self._failure(result)
         if not result.audio_data:
             raise SpeechFailed("the service sent no sound for this sentence")
         self._await_words(spoken)
         ordered = sorted(words, key=lambda word: word.offset_s)  # each kind of event has a thread of its own in the SDK
-        return bytes(result.audio_data), _placed(ordered, spoken), self._latencies(result)
+        return bytes(result.audio_data), ordered, self._latencies(result)
 
     def _wait(self, cancelled: Callable[[], bool]) -> None:
         begun = time.monotonic()
@@ -235,7 +247,7 @@ class _Line:
                 raise SpeechCancelled("stopped")
             if silent > WHOLE_S or (silent > FIRST_BYTE_S and not self._sounding.is_set()):
                 self._stop()
-                raise SpeechFailed(f"the speech service sent no sound for {silent:.0f} s", retryable=True)
+                raise SpeechFailed(f"the speech service sent no complete sound within {silent:.0f} s")
 
     def _stop(self) -> None:
         """A stop that is not lost: after `synthesis_started`, and not done before the SDK says so."""
@@ -273,12 +285,13 @@ class _Line:
             self._spelled.wait(0.005)
             self._spelled.clear()
 
-    def _failure(self, details: Any) -> SpeechFailed | SpeechCancelled:
+    def _failure(self, result: Any) -> SpeechFailed | SpeechCancelled:
+        details = result.cancellation_details
         if details.reason == self._sdk.CancellationReason.CancelledByUser:
             return SpeechCancelled("stopped")
         code = details.error_code.name
         said = self._mask((details.error_details or "").split(" USP state:")[0].strip())
-        return SpeechFailed(f"{code}: {said}", retryable=code in RETRYABLE)
+        return SpeechFailed(f"{code}: {said}", retryable=code in RETRYABLE and not result.audio_data)
 
     def _latencies(self, result: Any) -> dict[str, float]:
         key = "SpeechServiceResponse_Synthesis{}LatencyMs"
@@ -306,12 +319,11 @@ def _config(sdk: Any, settings: Settings) -> Any:
     return config
 
 
-def _placed(words: list[Word], spoken: str) -> tuple[Word, ...]:
-    """Words with their place in what was said: found in order, as a reader would."""
+def _placed(words: list[Word], text: str) -> tuple[Word, ...]:
+    """Words with their place in the text of the utterance, where signs and links may stand between them; not found is not looked for far away."""
     placed, at = [], 0
     for word in words:
-        found = spoken.find(word.text, at)
-        if found >= 0:
-            at = found + len(word.text)
-        placed.append(Word(word.text, word.offset_s, word.duration_s, found))
+        found = text.find(word.text, at, at + len(word.text) + REACH)
+        at = found + len(word.text) if found >= 0 else at
+        placed.append(replace(word, text_offset=found))
     return tuple(placed)

@@ -1,7 +1,7 @@
 """The threaded speech queue: sentences in, sound out, in order, and silence at once.
 
 One sentence: two workers synthesise ahead, one thread hands clips to the player in the order of the text, and a generation number makes an
-interrupt final. What it does not do: cut or join text, retry, or know what a turn is.
+interrupt final. What it does not do: cut or join text, make sound, or know what a turn is.
 
 Theory, in the order one would invent it:
  1. `put()` must never block, because the thread that reads the socket calls it. So there is a list of utterances, and workers.
@@ -10,19 +10,22 @@ Theory, in the order one would invent it:
  4. A clip handed to the player can't be called back by a list. So at most two are outside: one playing, one ready.
  5. An interrupt must also reach what is being synthesised right now. So every utterance carries the generation it was made in; `interrupt()` adds
     one, and whatever comes back with an older number is dropped.
+ 6. A voice may be busy, lost, or silent for ever. So a request that was refused before any sound is made once more; after a refusal for too
+    many requests the queue keeps to the pace of the free tier; and a sentence that takes too long fails, so that the next one can sound.
 The queue alone decides what state an utterance is in. No lock is held while the synthesizer, the player or `on_change` is called.
 """
 
 import logging
+import random
+import re
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 from .errors import SpeechCancelled, SpeechFailed
 from .player import Player
-from .speech import AudioClip, Utterance
+from .speech import AudioClip, Synthesizer, Utterance
 
 OUTSIDE = 2  # one playing, one ready
 READY = 20  # clips that may wait for a player that is blocked
@@ -30,14 +33,11 @@ CHARS_PER_S = 15.0  # a rough pace of speech, to estimate what is not synthesise
 POLL_S = 0.02  # while something sounds
 IDLE_S = 0.25
 EPSILON_S = 0.002
+ATTEMPTS, PAUSE_S = 2, 0.5
+SYNTHESIS_S = 30.0  # for one attempt; the voice's own deadlines come first
+FREE_TIER, PERIOD_S = 18, 60.0  # requests a period; Azure's F0 allows 20, and the SDK may repeat one by itself
+_THROTTLED = re.compile(r"\b4?429\b|TooManyRequests")
 _log = logging.getLogger("voicehelper")
-
-
-class Synthesizer(Protocol):
-    """What the queue needs of a voice. Called from several threads at once. May also have `prepare()`, called once by each worker."""
-
-    def synthesize(self, utterance: Utterance, cancelled: Callable[[], bool]) -> AudioClip:
-        """The sound of one utterance; never empty. Polls `cancelled()` every 50 ms or less; raises SpeechFailed or SpeechCancelled."""
 
 
 class TTSQueue:
@@ -51,6 +51,7 @@ class TTSQueue:
 
     Attributes:
         generation: goes up by one with every `interrupt()`; give it to the utterances you make.
+        is_limited: whether requests keep to the free tier's pace, 18 in any 60 s; becomes true when the service says 429.
         is_blocked: whether the player can't make a sound now; what waits is kept.
         on_change: called with an utterance whenever its status has changed, on whichever thread changed it.
     """
@@ -64,6 +65,8 @@ class TTSQueue:
         self._handed = 0  # how many clips were handed over
         self.is_blocked = False
         self._stopping = 0  # interrupts on their way to the player: nothing new is handed over until they are there
+        self.is_limited = False
+        self._requests: deque[float] = deque(maxlen=FREE_TIER)  # when the latest ones began
         self._closed = False
         self._wake = threading.Condition()  # guards all of the above; notified whenever one of them changed
         if hasattr(player, "on_report"):
@@ -176,15 +179,45 @@ class TTSQueue:
         return None
 
     def _synthesize(self, utterance: Utterance) -> tuple[AudioClip | None, str, str | None]:
-        try:
-            clip = self._synthesizer.synthesize(utterance, lambda: utterance.is_final)
-        except SpeechCancelled as error:
-            return None, "cancelled", error.message
-        except SpeechFailed as error:
-            return None, "failed", str(error)
-        except Exception as error:  # whatever a voice does, the text and the other sentences go on
-            return None, "failed", f"{type(error).__name__}: {error}"
-        return (clip, "ready", None) if clip and clip.pcm else (None, "failed", "the voice returned no sound")
+        """The clip and the status that follows. Only what was refused before any sound is tried again (the voice says so: `retryable`)."""
+        for attempt in range(ATTEMPTS):
+            if not self._admit(utterance, PAUSE_S * attempt * random.uniform(1.0, 1.5)):
+                return None, "cancelled", "nobody waits for it any more"
+            try:
+                clip = self._synthesizer.synthesize(utterance, lambda: utterance.is_final)
+                return (clip, "ready", None) if clip and clip.pcm else (None, "failed", "the voice returned no sound")
+            except SpeechCancelled as error:
+                return None, "cancelled", error.message
+            except BaseException as error:  # whatever a voice does, the text and the other sentences go on
+                reason = str(error) if isinstance(error, SpeechFailed) else f"{type(error).__name__}: {error}"
+                self.is_limited = self.is_limited or bool(_THROTTLED.search(reason))
+                if not (isinstance(error, SpeechFailed) and error.retryable):
+                    return None, "failed", reason
+        return None, "failed", f"{reason} (tried {ATTEMPTS} times)"
+
+    def _admit(self, utterance: Utterance, pause: float) -> bool:
+        """Wait until a request may be made; False if nobody wants it any more."""
+        begun = self._clock()
+        with self._wake:
+            while not utterance.is_final:
+                now = self._clock()
+                full = self.is_limited and len(self._requests) == FREE_TIER
+                wait = max(begun + pause, self._requests[0] + PERIOD_S if full else begun) - now
+                if wait <= 0:
+                    self._requests.append(now)
+                    self._move(utterance, "synthesising")
+                    return True
+                self._wake.wait(min(IDLE_S, wait))
+        return False
+
+    def _overdue(self) -> list[Utterance]:
+        """Give up what a voice has worked on for too long."""
+        limit = self._clock() - SYNTHESIS_S
+        late = [item for item in self._line if item.status == "synthesising" and item.times["synthesising"] < limit]
+        for utterance in late:
+            self._line.remove(utterance)
+            self._move(utterance, "failed", f"the voice needed more than {SYNTHESIS_S:.0f} s")
+        return late
 
     # -- delivery
 
@@ -193,7 +226,7 @@ class TTSQueue:
         while not self._closed:
             pending = self._pending()
             with self._wake:
-                changed = self._heard(pending)
+                changed = self._heard(pending) + self._overdue()
                 clip = self._next_clip()
                 if clip is None and not changed:
                     self._wake.wait(POLL_S if self._outside and not self.is_blocked else IDLE_S)
