@@ -305,6 +305,12 @@ def test_every_public_name_resolves_and_is_documented(name):
     assert name in dir(voicehelper)
 
 
+def test_a_function_keeps_its_name_beside_a_module_of_that_name():
+    """Also when the module was imported first, by another one."""
+    code = "import voicehelper.speech; from voicehelper import speakable; assert speakable('**yes**') == 'yes'"
+    assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="Nonsense"):
         _ = voicehelper.Nonsense

@@ -4,7 +4,9 @@ Read these five files in this order: `conversation` (who speaks), `sentences` (w
 `agent` (how the stages are connected). Names are resolved on first use, so that importing one costs only what it needs.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 
 __version__ = "0.1.0"
 
@@ -15,16 +17,26 @@ _NAMES = {
     "TurnFailed SpeechFailed SpeechCancelled",
     "events": "EventLog",
     "notebook.player": "NotebookPlayer",
-    "player": "SilentPlayer",
+    "player": "SilentPlayer WavPlayer",
     "sentences": "SentenceSplitter Unit",
     "settings": "Settings Secret",
     "speakable": "speakable",
     "speech": "AudioClip AzureSpeech Utterance Word",
-    "ssml": "Voice create_response_ssml",
+    "ssml": "Voice create_response_ssml check_ssml billed_characters",
     "tts_queue": "TTSQueue",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOME)
+
+
+class _Face(ModuleType):
+    """Importing `voicehelper.speakable` would put the module in the place of the function of that name."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, getattr(value, name) if name in _HOME and isinstance(value, ModuleType) else value)
+
+
+sys.modules[__name__].__class__ = _Face
 
 
 def __getattr__(name: str):

@@ -11,7 +11,7 @@ import wave
 import nbformat
 import pytest
 
-from tests.support import made_up
+from tests.support import made_up, scaled
 
 pytestmark = pytest.mark.browser
 QUESTION = "Tell me a joke about programmers"
@@ -191,3 +191,45 @@ def test_a_kernel_that_restarts_falls_silent(open_page, write):
     count = len(page.heard("playing"))
     page.page.wait_for_timeout(1500)
     assert len(page.heard("playing")) == count
+
+
+SOAK = """
+import json, os
+def measured():
+    status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
+    return {{"rss_mb": int(status["VmRSS"].split()[0]) / 1024, "threads": len(os.listdir("/proc/self/task")), "fds": len(os.listdir("/proc/self/fd"))}}
+series = []
+for number in range({count}):
+    turn = agent.speak_response("Yes.") if number % 2 else agent.ask("Tell me a joke about programmers")
+    if number % 2:
+        turn.wait(20)
+    series.append(measured())
+turn.wait(30)
+print(json.dumps({{"series": series, "turns": len(agent.turns), "last": [item.status for item in turn.utterances]}}))
+"""
+
+
+@pytest.mark.timeout(900)
+def test_three_hundred_turns_leave_memory_threads_and_files_flat(open_page, write, record_property):
+    """With the real player: every second turn is spoken to its end, the others are cut off by the next. From the first sixth on nothing grows."""
+    count = scaled(300)
+    page = open_page(
+        write(
+            [
+                "from voicehelper import ConversationAgent\nagent = ConversationAgent.connect()\ndisplay(agent.player)",
+                SOAK.format(count=count),
+            ]
+        )
+    )
+    page.run(0)
+    page.run(1, seconds=600)
+    found = json.loads(page.stdout(1))
+    early, late = found["series"][count // 6], found["series"][-1]
+    record_property("soak", f"{count} turns: {early} -> {late}")
+    assert found["turns"] == count and found["last"] == ["spoken"]
+    assert late["threads"] <= early["threads"]
+    assert late["fds"] <= early["fds"] + 1
+    assert late["rss_mb"] - early["rss_mb"] < 8
+    assert len(page.heard("ended")) >= count // 2, "what was spoken was not heard"
+    assert page.js("document.querySelectorAll('audio').length") <= 21
+    assert page.errors == []
