@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import dataclasses
 import gc
 import hashlib
 import json
@@ -434,6 +435,33 @@ def test_an_interrupt_at_any_moment_of_asking_leaves_the_agent_able_to_ask(pract
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
+def test_an_interrupt_while_waiting_for_the_voice_silences_it_and_the_next_turn_speaks(practice):
+    """The kernel's Interrupt in `turn.wait()` ends the waiting within a second and the sound with it (I6)."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with ConversationAgent.connect(practice, player=fast()) as agent:
+            turn = agent.speak_response(f"{made_up()} talks. " * 200)
+            wait_for(lambda: turn.utterances[0].status == "playing")
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            begun = time.monotonic()
+            with pytest.raises(KeyboardInterrupt):
+                turn.wait(60)
+            assert time.monotonic() - begun < 1
+            assert turn.speech == "interrupted"
+            following = agent.speak_response("Yes.")
+            assert following.wait(10) and following.speech == "spoken"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_speech_resource_of_the_free_tier_limits_the_queue_from_the_start(practice):
+    for tier, limited in (("", False), ("F0", True)):
+        with ConversationAgent.connect(dataclasses.replace(practice, speech_tier=tier), player=fast()) as agent:
+            assert agent.queue.is_limited is limited
 
 
 def test_an_error_nobody_handles_is_logged(agent, caplog):

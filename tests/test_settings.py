@@ -146,6 +146,11 @@ def test_a_region_is_understood_as_the_portal_shows_it():
     assert load({**FOUR, "AZURE_SPEECH_REGION": "West Europe"}).speech_region == "westeurope"
 
 
+def test_the_free_speech_tier_is_read():
+    assert load(FOUR).speech_tier == ""
+    assert load({**FOUR, "AZURE_SPEECH_TIER": "f0"}).speech_tier == "F0"
+
+
 # -- the practice server of somebody else on this machine
 
 

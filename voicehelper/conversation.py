@@ -62,14 +62,13 @@ class SessionConfig:
 
     def to_event(self, event_id: str | None = None) -> dict[str, Any]:
         """The `session.update` that asks for it, ready for the wire."""
-        transcription = dict(self.transcription) if self.transcription else None
-        detection = dict(self.turn_detection) if self.turn_detection else None
+        hearing = {"transcription": dict(self.transcription or {}) or None, "turn_detection": dict(self.turn_detection or {}) or None}
         session = {
             "type": "realtime",
             "instructions": self.instructions,
             "max_output_tokens": self.max_output_tokens,
             "output_modalities": list(self.output_modalities),
-            "audio": {"input": {"transcription": transcription, "turn_detection": detection}},
+            "audio": {"input": hearing},
         }
         return {"type": "session.update", **({"event_id": event_id} if event_id else {}), "session": session}
 
@@ -78,15 +77,10 @@ class SessionConfig:
         return _differences(self.to_event()["session"], effective, "session")
 
 
-def _differences(asked: Mapping[str, Any], got: Any, path: str) -> list[str]:
-    found = []
-    for name, value in asked.items():
-        there = _mapping(got).get(name)
-        if isinstance(value, Mapping):
-            found += _differences(value, there, f"{path}.{name}")
-        elif there != value:
-            found.append(f"{path}.{name}")
-    return found
+def _differences(asked: Any, got: Any, path: str) -> list[str]:
+    if not isinstance(asked, Mapping):
+        return [] if asked == got else [path]
+    return [wrong for name in asked for wrong in _differences(asked[name], _mapping(got).get(name), f"{path}.{name}")]
 
 
 @dataclass(eq=False)
@@ -146,7 +140,6 @@ class Conversation:
     Attributes:
         config: what is asked of the session.
         session: the server's effective session, {} before it said so.
-        items: ids and roles of the conversation items, in the order of the server.
         turns: a `TurnRecord` for each turn, oldest first.
         rate_limits: the last ones announced.
     """
@@ -154,22 +147,26 @@ class Conversation:
     def __init__(self, config: SessionConfig | None = None):
         self.config = config or SessionConfig()
         self.session: dict[str, Any] = {}
-        self.items: list[dict[str, Any]] = []
+        self._items: dict[str, dict[str, Any]] = {}  # by id, in the order of the server
         self.turns: list[TurnRecord] = []
         self.rate_limits: list[dict[str, Any]] = []
         self._out: deque[tuple[dict[str, Any], TurnRecord | None]] = deque()
         self._waiting: deque[TurnRecord] = deque()
-        self._responses: set[str] = set()  # the ids of all responses so far
         self._open: TurnRecord | None = None  # whose response the server is busy with, final or not
         self._config_event: str | None = None
         self._counter = 0
         self._silent_since = 0.0  # the last sign of life of the open response
         self._began = False
 
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """Ids, roles, types and states of the conversation items, in the order of the server."""
+        return list(self._items.values())
+
     def open(self) -> None:
         """A socket is up: ask for the session we want."""
         self._config_event = self._event_id("cfg")
-        self._send(self.config.to_event(self._config_event), None)
+        self._out.append((self.config.to_event(self._config_event), None))
 
     def begin(self, record: TurnRecord, now: float = 0.0) -> TurnRecord:
         """Start a turn; while another response is open it waits for that one's end."""
@@ -182,12 +179,11 @@ class Conversation:
         """Make a turn final now. Deltas that still arrive are dropped. False when it was final already."""
         if record.status != "running":
             return False
-        self._settle(record, "cancelled", reason)
+        self._end(record, "cancelled", reason)
         if record in self._waiting:
             self._waiting.remove(record)
         elif record is self._open:
-            cancel = {"type": "response.cancel", "event_id": self._event_id("cancel")}
-            self._send({**cancel, "response_id": record.response_id} if record.response_id else cancel, record)
+            self._send_cancel(record)
         return True
 
     def lost(self, reason: str) -> list[Outcome]:
@@ -212,29 +208,33 @@ class Conversation:
             self._next(now)
             return []
         what = "the answer stopped" if self._began else "no answer came"
-        self._send({"type": "response.cancel", "event_id": self._event_id("cancel")}, record)
+        self._send_cancel(record)
         return [self._cut(record, f"{what}: nothing for {limit:.0f} s")]
 
     def receive(self, event: events.Event, now: float = 0.0) -> list[Outcome]:
         """Take one server event; return what became of it."""
+        outcomes: list[Outcome] = []
         match event:
             case events.SessionCreated():
                 self.session = event.session
             case events.SessionUpdated():
-                return self._updated(event.session)
+                self.session = event.session
+                wrong = ", ".join(self.config.differences(event.session))
+                outcomes = [SessionRefused(f"the service did not apply {wrong}") if wrong else SessionReady()]
             case events.ItemAdded() | events.ItemDone():
-                self._keep_item(event.item)
+                self._items[str(event.item.get("id"))] = {name: event.item.get(name) for name in ("id", "role", "status", "type")}
             case events.ResponseCreated():
                 self._mine(event.response.get("id"), now)
-            case events.TextDelta():
-                return self._delta(event, now)
-            case events.ResponseDone():
-                return self._done(event.response, now)
+            case events.TextDelta() if record := self._mine(event.response_id, now):
+                outcomes = self._delta(record, event.delta)
+            case events.ResponseDone() if record := self._mine(event.response.get("id"), now):
+                outcomes = self._done(record, event.response)
             case events.RateLimitsUpdated():
                 self.rate_limits = event.rate_limits
             case events.ErrorEvent():
-                return self._error(event.error, now)
-        return []
+                outcomes = self._error(event.error)
+        self._next(now)
+        return outcomes
 
     def outgoing(self) -> Iterator[tuple[dict[str, Any], TurnRecord | None]]:
         """The messages to send, each with its turn. One is forgotten only when the next is asked for: an interrupt loses none."""
@@ -247,50 +247,29 @@ class Conversation:
         named = event.raw.get("response_id") or _mapping(event.raw.get("response")).get("id")
         return next((record.id for record in reversed(self.turns[-3:]) if named and record.response_id == named), None)
 
-    def _updated(self, session: dict[str, Any]) -> list[Outcome]:
-        self.session = session
-        if wrong := self.config.differences(session):
-            return [SessionRefused(f"the service did not apply {', '.join(wrong)}")]
-        return [SessionReady()]
-
-    def _keep_item(self, item: Mapping[str, Any]) -> None:
-        kept = {name: item.get(name) for name in ("id", "role", "status", "type")}
-        for there in self.items:
-            if there["id"] == kept["id"]:
-                there.update(kept)
-                return
-        self.items.append(kept)
-
     def _mine(self, response_id: str | None, now: float) -> TurnRecord | None:
         """The turn that waits for this response, or None: an id that was seen before never belongs to a newer turn."""
         record = self._open
-        if record and response_id and record.response_id is None and response_id not in self._responses:
+        if not record or not response_id:
+            return None
+        if record.response_id is None and all(turn.response_id != response_id for turn in self.turns):
             record.response_id = response_id
-            self._responses.add(response_id)
-        if not record or record.response_id is None or record.response_id != response_id:
+        if record.response_id != response_id:
             return None
         self._silent_since = now
         return record
 
-    def _delta(self, event: events.TextDelta, now: float) -> list[Outcome]:
-        record = self._mine(event.response_id, now)
-        if record is None:
-            return []
+    def _delta(self, record: TurnRecord, text: str) -> list[Outcome]:
         self._began = True
-        if record.status != "running" or not event.delta:
+        if record.status != "running" or not text:
             return []
-        record.pieces.append(event.delta)
-        return [Delta(record, event.delta)]
+        record.pieces.append(text)
+        return [Delta(record, text)]
 
-    def _done(self, response: Mapping[str, Any], now: float) -> list[Outcome]:
-        record = self._mine(response.get("id"), now)
-        if record is None:
-            return []
+    def _done(self, record: TurnRecord, response: Mapping[str, Any]) -> list[Outcome]:
         record.usage = response.get("usage") if isinstance(response.get("usage"), dict) else None
         self._open = None
-        outcome = [self._verdict(record, response)] if record.status == "running" else []
-        self._next(now)
-        return outcome
+        return [self._verdict(record, response)] if record.status == "running" else []
 
     def _verdict(self, record: TurnRecord, response: Mapping[str, Any]) -> Outcome:
         details = _mapping(response.get("status_details"))
@@ -306,7 +285,7 @@ class Conversation:
             case _:
                 return self._cut(record, str(reason), error.get("code"))
 
-    def _error(self, error: Mapping[str, Any], now: float) -> list[Outcome]:
+    def _error(self, error: Mapping[str, Any]) -> list[Outcome]:
         cause, said = error.get("event_id"), str(error.get("message") or error.get("code") or "the service reported an error")
         if cause and cause == self._config_event:
             return [SessionRefused(said)]
@@ -315,9 +294,7 @@ class Conversation:
             return []
         if cause == record.event_ids[1]:  # the response itself was refused; an item's error leaves a response to wait for
             self._open = None
-        outcome = [self._end(record, "failed", said, error.get("code"))] if record.status == "running" else []
-        self._next(now)
-        return outcome
+        return [self._end(record, "failed", said, error.get("code"))] if record.status == "running" else []
 
     def _next(self, now: float) -> None:
         """Send the next waiting turn, if the server is free."""
@@ -333,17 +310,15 @@ class Conversation:
         self._open = self._waiting.popleft()
 
     def _end(self, record: TurnRecord, status: str, reason: str | None, code: str | None = None) -> Ended:
-        self._settle(record, status, reason)
+        record.status, record.reason = status, reason
         return Ended(record, code)
 
     def _cut(self, record: TurnRecord, reason: str, code: str | None = None) -> Ended:
         return self._end(record, "partial" if record.pieces else "failed", reason, code)
 
-    def _settle(self, record: TurnRecord, status: str, reason: str | None) -> None:
-        record.status, record.reason = status, reason
-
-    def _send(self, message: dict[str, Any], record: TurnRecord | None) -> None:
-        self._out.append((message, record))
+    def _send_cancel(self, record: TurnRecord) -> None:
+        named = {"response_id": record.response_id} if record.response_id else {}
+        self._out.append(({"type": "response.cancel", "event_id": self._event_id("cancel"), **named}, record))
 
     def _event_id(self, word: str) -> str:
         self._counter += 1

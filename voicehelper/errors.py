@@ -20,18 +20,15 @@ class VoiceHelperError(Exception):
     def __init__(self, message: str, *, hint: str | None = None, retryable: bool | None = None):
         super().__init__(message)
         self.message = message
-        if hint is not None:
-            self.hint = hint
-        if retryable is not None:
-            self.retryable = retryable
+        self.hint = hint or self.hint
+        self.retryable = self.retryable if retryable is None else retryable
 
     def __str__(self) -> str:
-        return f"{self.message} → {self.hint}" if self.hint else self.message
+        return f"{self.message} → {self.hint}"
 
     def _render_traceback_(self) -> list[str]:
         """What a notebook cell shows instead of a stack of frames: what happened, and what to do."""
-        lines = [f"\x1b[31m{type(self).__name__}\x1b[0m: {self.message}"]
-        return lines + [f"→ {self.hint}"] if self.hint else lines
+        return [f"\x1b[31m{type(self).__name__}\x1b[0m: {self.message}", f"→ {self.hint}"]
 
 
 class SettingsError(VoiceHelperError):

@@ -6,8 +6,6 @@ What it does not do: decide anything. What an event *means* for a turn is told b
 Source of names and fields: the GA Realtime reference (`RealtimeServerEvent`), dialect without `api-version`.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections import deque
@@ -15,119 +13,106 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-TYPES: dict[str, type[Event]] = {}  # the service's name of an event -> its class
+TYPES: dict[str, type["Event"]] = {}  # the service's name of an event -> its class
 
 
 @dataclass(frozen=True)
 class Event:
-    """What every server event has: its type, its id, and the dict it came from."""
+    """What every server event has: its type, its id, and the dict it came from. The kinds below are frozen dataclasses, too, and add fields."""
 
     type: str
     event_id: str | None
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
-    def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
+    def __init_subclass__(cls, name: str = "") -> None:
+        dataclass(frozen=True)(cls)
         if name:
             TYPES[name] = cls
 
 
-@dataclass(frozen=True)
-class _OfSession(Event):
-    session: dict = field(default_factory=dict)
-
-
-class SessionCreated(_OfSession, name="session.created"):
+class SessionCreated(Event, name="session.created"):
     """The first event of a connection, with the service's defaults."""
 
+    session: dict
 
-class SessionUpdated(_OfSession, name="session.updated"):
+
+class SessionUpdated(Event, name="session.updated"):
     """The whole configuration that is now in force."""
 
-
-@dataclass(frozen=True)
-class _OfItem(Event):
-    item: dict = field(default_factory=dict)
-    previous_item_id: str | None = None
+    session: dict
 
 
-class ItemAdded(_OfItem, name="conversation.item.added"):
+class ItemAdded(Event, name="conversation.item.added"):
     """A conversation item exists, perhaps still empty."""
 
+    item: dict
 
-class ItemDone(_OfItem, name="conversation.item.done"):
+
+class ItemDone(Event, name="conversation.item.done"):
     """A conversation item is complete."""
 
-
-@dataclass(frozen=True)
-class _OfResponse(Event):
-    response: dict = field(default_factory=dict)
+    item: dict
 
 
-class ResponseCreated(_OfResponse, name="response.created"):
+class ResponseCreated(Event, name="response.created"):
     """The service begins an answer."""
 
+    response: dict
 
-class ResponseDone(_OfResponse, name="response.done"):
+
+class ResponseDone(Event, name="response.done"):
     """The answer is over, whatever its end: `response["status"]` tells which, `response["usage"]` what it cost."""
 
-
-@dataclass(frozen=True)
-class _OfOutputItem(Event):
-    response_id: str = ""
-    item: dict = field(default_factory=dict)
+    response: dict
 
 
-class OutputItemAdded(_OfOutputItem, name="response.output_item.added"):
+class OutputItemAdded(Event, name="response.output_item.added"):
     """An item of the answer begins."""
 
+    item: dict
 
-class OutputItemDone(_OfOutputItem, name="response.output_item.done"):
+
+class OutputItemDone(Event, name="response.output_item.done"):
     """An item of the answer is complete."""
 
-
-@dataclass(frozen=True)
-class _OfPart(Event):
-    response_id: str = ""
-    part: dict = field(default_factory=dict)
+    item: dict
 
 
-class ContentPartAdded(_OfPart, name="response.content_part.added"):
+class ContentPartAdded(Event, name="response.content_part.added"):
     """A part of an item begins; text answers have one."""
 
+    part: dict
 
-class ContentPartDone(_OfPart, name="response.content_part.done"):
+
+class ContentPartDone(Event, name="response.content_part.done"):
     """A part of an item is complete."""
 
+    part: dict
 
-@dataclass(frozen=True)
+
 class TextDelta(Event, name="response.output_text.delta"):
     """The next piece of text."""
 
-    response_id: str = ""
-    delta: str = ""
+    response_id: str
+    delta: str
 
 
-@dataclass(frozen=True)
 class TextDone(Event, name="response.output_text.done"):
     """All of the text again."""
 
-    response_id: str = ""
-    text: str = ""
+    text: str
 
 
-@dataclass(frozen=True)
 class RateLimitsUpdated(Event, name="rate_limits.updated"):
     """What is left of the quota."""
 
-    rate_limits: list = field(default_factory=list)
+    rate_limits: list
 
 
-@dataclass(frozen=True)
 class ErrorEvent(Event, name="error"):
     """`error["event_id"]` names the client event that caused it, where the service says so."""
 
-    error: dict = field(default_factory=dict)
+    error: dict
 
 
 class Unknown(Event):
@@ -151,19 +136,12 @@ def parse(message: Any) -> Event:
     if not isinstance(body, Mapping) or not isinstance(body.get("type"), str):
         return Unknown("", None, {"unreadable": str(message)[:200]})
     event_id = body.get("event_id") if isinstance(body.get("event_id"), str) else None
-    cls = TYPES.get(body["type"])
-    if cls is None:
-        return Unknown(body["type"], event_id, body)
-    given = {}
-    for spec in fields(cls)[3:]:
-        value = body.get(spec.name)
-        if value is None:
-            continue
-        expected = spec.default_factory if callable(spec.default_factory) else str
-        if not isinstance(value, expected):
-            return Unknown(body["type"], event_id, body)
-        given[spec.name] = value
-    return cls(body["type"], event_id, body, **given)
+    kind = TYPES.get(body["type"], Unknown)
+    own = fields(kind)[len(fields(Event)) :]
+    given = {spec.name: spec.type() if body.get(spec.name) is None else body[spec.name] for spec in own}
+    if all(isinstance(given[spec.name], spec.type) for spec in own):
+        return kind(body["type"], event_id, body, **given)
+    return Unknown(body["type"], event_id, body)
 
 
 def redact(value: Any, mask: Callable[[str], str], depth: int = 50) -> Any:

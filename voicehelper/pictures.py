@@ -43,9 +43,7 @@ def timeline(timings: Mapping[str, float | None], bars: Sequence[Bar], title: st
     for row, (text, begun, ready, sounding, over) in enumerate(bars, 2):
         parts.append(f'<text x="4" y="{row * ROW + 14}">{escape(_short(text, 32))}</text>')
         spans += [(begun, ready, row, "synthesis", ""), (sounding, over, row, "sound", "🔊")]
-    parts += [
-        _bar(start, stop, row, end, kind, label) for start, stop, row, kind, label in spans if None not in (start, stop) and stop >= start
-    ]
+    parts += [_bar(*span, end) for span in spans if None not in span and span[0] <= span[1]]
     return "".join([*parts, "</svg>"])
 
 
@@ -57,7 +55,7 @@ _FILL = {
 }
 
 
-def _bar(start: float, stop: float, row: int, end: float, kind: str, label: str) -> str:
+def _bar(start: float, stop: float, row: int, kind: str, label: str, end: float) -> str:
     x, width = _x(start, end), max(1.5, _x(stop, end) - _x(start, end))
     shape = f'<rect x="{x:.1f}" y="{row * ROW + 3}" width="{width:.1f}" height="{ROW - 6}" rx="3" {_FILL[kind]}><title>{kind}: {start:.2f} to {stop:.2f} s</title></rect>'
     beside = width < 7 * len(label)
@@ -68,12 +66,10 @@ def _axis(end: float, height: int) -> list[str]:
     tens = 10 ** math.floor(math.log10(end / 10))
     step = next(tens * factor for factor in (1, 2, 5, 10) if end / (tens * factor) <= 10)
     lines = [f'<text x="4" y="{row * ROW + 14}">{name}</text>' for row, name in enumerate(("asked → first sound", "text"))]
-    at = 0.0
-    while at <= end + 1e-9:
+    for at in (step * count for count in range(int(end / step + 1e-9) + 1)):
         x = _x(at, end)
         lines.append(f'<line x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{height - ROW}" {_LINE} stroke-width="0.5"/>')
         lines.append(f'<text x="{x:.1f}" y="{height - 6}" text-anchor="middle">{at:g} s</text>')
-        at = round(at + step, 6)
     return lines
 
 

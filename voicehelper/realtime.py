@@ -9,7 +9,6 @@ Why not `WebSocketApp.run_forever`: it follows redirects *with the key*, its clo
 import json
 import queue
 import socket
-import ssl
 import threading
 from collections.abc import Callable
 from importlib.resources import files
@@ -25,8 +24,8 @@ from .settings import Settings
 
 HANDSHAKE_S = 10.0
 POLL_S = 0.25
-OPTIONS = {"suppress_origin": True, "redirect_limit": 0, "skip_utf8_validation": True}  # a redirect would carry the key along
-OPCODE_TEXT, OPCODE_CLOSE = websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_CLOSE
+# no redirect: it would carry the key along
+OPTIONS = {"timeout": HANDSHAKE_S, "redirect_limit": 0, "suppress_origin": True, "skip_utf8_validation": True}
 
 
 class RealtimeConnection:
@@ -42,9 +41,7 @@ class RealtimeConnection:
         KeyRefused, DeploymentNotFound, RateLimited, ServerRefused, ConnectionFailed: why there is no connection.
     """
 
-    def __init__(
-        self, settings: Settings, *, on_event: Callable[[Event], None], on_tick: Callable, on_closed: Callable[[int | None, str], None]
-    ):
+    def __init__(self, settings: Settings, *, on_event: Callable[[Event], None], on_tick: Callable, on_closed: Callable):
         self._on_event, self._on_tick, self._on_closed = on_event, on_tick, on_closed
         self._mask = settings.mask
         self._out: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()  # the writer's: send() must never wait
@@ -72,11 +69,10 @@ class RealtimeConnection:
 
     def close(self, timeout: float = 2.0) -> None:
         """Say goodbye, shut the socket down and join both threads. Idempotent; from any thread but the reader."""
-        if not self._closing.is_set():
-            self._closing.set()
-            self._out.put(None)
-            self._writer.join(min(timeout, 0.5))
-            self._shutdown()
+        self._closing.set()
+        self._out.put(None)
+        self._writer.join(min(timeout, 0.5))
+        self._shutdown()
         if threading.current_thread() is not self._reader:  # a handler may close, too
             self._reader.join(timeout)
         self._writer.join(timeout)
@@ -88,31 +84,24 @@ class RealtimeConnection:
 
     def _shutdown(self) -> None:
         """Wake whoever is inside recv or send; `WebSocket.close()` alone can wait for a stalled peer."""
-        made = self._ws.sock
-        if made is not None:
-            try:
-                made.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # the peer was faster
+        try:
+            self._ws.sock.shutdown(socket.SHUT_RDWR)
+        except (OSError, AttributeError):
+            pass  # the peer was faster, or there is no socket any more
 
     def _write(self) -> None:
-        while (message := self._out.get()) is not None:
-            try:
-                self._ws.send(json.dumps(message))
-            except Exception as error:  # a send that failed may have left half a frame: this socket is over
-                self._lost = self._lost or self._mask(f"sending failed ({type(error).__name__})")
-                return self._shutdown()
         try:
+            while (message := self._out.get()) is not None:
+                self._ws.send(json.dumps(message))
             self._ws.send_close(1000, b"bye")
-        except Exception:
-            pass  # closing anyway
+        except Exception as error:  # a send that failed may have left half a frame: this socket is over
+            self.abort(self._lost or self._mask(f"sending failed ({type(error).__name__})"))
 
     def _read(self) -> None:
-        code, reason = None, ""
         try:
             code, reason = self._frames()
         except Exception as error:
-            reason = self._lost or self._mask(f"{type(error).__name__}: {error}")
+            code, reason = None, self._lost or self._mask(f"{type(error).__name__}: {error}")
         self._lost = reason or "closed"
         self._out.put(None)
         self._shutdown()
@@ -131,10 +120,10 @@ class RealtimeConnection:
             except websocket.WebSocketTimeoutException:
                 self._on_tick()
                 continue
-            if opcode == OPCODE_CLOSE:
+            if opcode == websocket.ABNF.OPCODE_CLOSE:
                 payload = frame.data or b""
                 return int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None, payload[2:].decode("utf-8", "replace")
-            if opcode == OPCODE_TEXT:
+            if opcode == websocket.ABNF.OPCODE_TEXT:
                 self._on_event(parse(self._mask(frame.data.decode("utf-8", "replace"))))  # a service may quote a key in an error
                 self._on_tick()
         return 1000, "closed"
@@ -142,63 +131,54 @@ class RealtimeConnection:
 
 def _open(settings: Settings) -> websocket.WebSocket:
     """The handshake, with every refusal in words."""
-    made, error = _attempt(settings)
-    if error is not None:
-        raise _in_words(error, settings)
+    made = _attempt(settings)
+    if isinstance(made, Exception):
+        raise _in_words(made, settings)
     return made
 
 
-def _attempt(settings: Settings) -> tuple[websocket.WebSocket | None, Exception | None]:
+def _attempt(settings: Settings) -> websocket.WebSocket | Exception:
     """Try once. An error comes back without its traceback: the library's frames hold the header with the key."""
     try:
-        extra = {**OPTIONS, **_loopback(settings.realtime_url)}
-        made = websocket.create_connection(settings.url, HANDSHAKE_S, header={"api-key": settings.openai_key.reveal()}, **extra)
+        own = _loopback(settings.realtime_url)
+        return websocket.create_connection(settings.url, header={"api-key": settings.openai_key.reveal()}, socket=own, **OPTIONS)
     except Exception as error:
         error.__context__ = error.__cause__ = None
-        return None, error.with_traceback(None)
-    return made, None
+        return error.with_traceback(None)
 
 
-def _loopback(url: str) -> dict[str, socket.socket]:
+def _loopback(url: str) -> socket.socket | None:
     """A socket made by us for a server on this machine: a proxy in the environment must not see it."""
     parts = urlsplit(url)
     if parts.scheme != "ws":
-        return {}
+        return None
     made = socket.create_connection((parts.hostname, parts.port or 80), HANDSHAKE_S)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return {"socket": made}
+    return made
 
 
 def _in_words(error: Exception, settings: Settings) -> VoiceHelperError:
-    """The error of ours for one of the library's; kinds, words and hints are in refusals.json."""
+    """The error of ours for one of the library's; kinds (statuses and names of exceptions), words and hints are in refusals.json."""
+    rows = json.loads(files(__package__).joinpath("refusals.json").read_text("utf-8"))
     status, said, hint = None, f"{type(error).__name__}: {error}", None
-    match error:
-        case websocket.WebSocketBadStatusException():
-            status, body = error.status_code, (error.resp_body or b"")[:2000].decode("utf-8", "replace")
-            wait = (error.resp_headers or {}).get("retry-after")
-            kind, said, hint = _kind(status, body), _message_of(body), f"Try again in {wait} s." if wait else None
-        case websocket.WebSocketAddressException() | socket.gaierror():
-            kind = "no such host"
-        case ssl.SSLCertVerificationError():
-            kind = "certificate"
-        case ConnectionRefusedError():
-            kind = "port refused"
-        case TimeoutError() | websocket.WebSocketTimeoutException():
-            kind = "no answer"
-        case _:
-            kind = "redirect" if "redirect" in said.lower() else "unknown"
-    row = json.loads(files(__package__).joinpath("refusals.json").read_text("utf-8"))[kind]
+    kinds = [cls.__name__ for cls in type(error).__mro__]  # ends in "Exception": a row for whatever else there is
+    if isinstance(error, websocket.WebSocketBadStatusException):
+        status, body = error.status_code, (error.resp_body or b"")[:2000].decode("utf-8", "replace")
+        wait = (error.resp_headers or {}).get("retry-after")
+        kinds, said, hint = _kinds(status, body), _message_of(body), f"Try again in {wait} s." if wait else None
+    elif type(error) is websocket.WebSocketException and "redirect" in said.lower():
+        kinds = ["3xx"]
+    row = next(rows[kind] for kind in kinds if kind in rows)
     place = urlsplit(settings.realtime_url).netloc
     words = row["words"].format(host=place, status=status, said=said, deployment=settings.deployment, seconds=HANDSHAKE_S)
     return getattr(errors, row["error"])(settings.mask(words), hint=hint or row.get("hint"), retryable=row.get("retryable"))
 
 
-def _kind(status: int, body: str) -> str:
+def _kinds(status: int, body: str) -> list[str]:
+    """The names of a refused handshake in refusals.json, the most exact first."""
     if status == 400 and ("OpperationNotSupported" in body or "not supported" in body.lower()):  # the service spells it so
-        return "400 not realtime"
-    if status in (200, 401, 403, 404, 429):
-        return str(status)
-    return "redirect" if 300 <= status < 400 else "5xx" if status >= 500 else "other"
+        return ["400 not realtime"]
+    return [str(status), f"{status // 100}xx", "any status"]
 
 
 def _message_of(body: str) -> str:

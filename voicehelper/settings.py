@@ -11,27 +11,24 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 from .errors import SettingsError
 
 REQUIRED = ("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_KEY", "AZURE_SPEECH_KEY", "AZURE_SPEECH_REGION")
 DEFAULT_DEPLOYMENT = "gpt-realtime-2.1-mini"
-_ALIASES = {"AZURE_OPENAI_KEY": ("AZURE_OPENAI_KEY", "AZURE_OPENAI_API_KEY")}
 _PLACEHOLDER = re.compile(r"<.*>|your[_\- ].*|.*//your-resource.*|x{4,}|\.\.\.|changeme", re.IGNORECASE)
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _SHOWN = 8  # so many characters of a key in a row are as good as the key
 
 
 class Secret:
     """A key that no repr, str, format or pickle shows. `reveal()` is called where a header is built, and nowhere else."""
 
-    __slots__ = ("_grams", "_value")
+    __slots__ = ("_value",)
 
     def __init__(self, value: str):
         self._value = value
-        self._grams = frozenset(value[at : at + 4] for at in range(len(value) - 3))
 
     def reveal(self) -> str:
         return self._value
@@ -42,13 +39,10 @@ class Secret:
         if len(value) <= _SHOWN:
             return text.replace(value, "****") if value else text
         # 8 characters in a row hold one of every fifth 4: most texts are done after this quick look
-        if not any(text[at : at + 4] in self._grams for at in range(0, len(text), 5)):
+        if not any(text[at : at + 4] in value for at in range(0, len(text) - 3, 5)):
             return text
-        parts = {value[at : at + _SHOWN] for at in range(len(value) - _SHOWN + 1)}
-        hidden = set()
-        for start in range(len(text) - _SHOWN + 1):
-            if text[start : start + _SHOWN] in parts:
-                hidden.update(range(start, start + _SHOWN))
+        starts = [start for start in range(len(text) - _SHOWN + 1) if text[start : start + _SHOWN] in value]
+        hidden = {at for start in starts for at in range(start, start + _SHOWN)}
         return re.sub("\0+", "****", "".join("\0" if at in hidden else char for at, char in enumerate(text)))
 
     def __bool__(self) -> bool:
@@ -62,11 +56,6 @@ class Secret:
 
     def __repr__(self) -> str:
         return "Secret('****')"
-
-    __str__ = __repr__
-
-    def __format__(self, spec: str) -> str:
-        return repr(self)
 
     def __reduce__(self):
         raise TypeError("a Secret is not pickled or copied to disk")
@@ -83,6 +72,7 @@ class Settings:
         openai_key, speech_key: masked.
         speech_region: such as "westeurope"; None in practice.
         speech_host: `ws://127.0.0.1:PORT` in practice; None on Azure.
+        speech_tier: "F0" keeps the queue to the pace of the free tier from the start.
     """
 
     backend: str
@@ -92,6 +82,7 @@ class Settings:
     speech_key: Secret = Secret("")
     speech_region: str | None = None
     speech_host: str | None = None
+    speech_tier: str = ""
 
     @classmethod
     def load(cls, dotenv: str | os.PathLike | None = None, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -111,32 +102,34 @@ class Settings:
         """
         environ = _sealed(os.environ if environ is None else environ)
         values = {**_sealed(_read(dotenv)), **environ}
-        backend = str(values.get("VOICEHELPER_BACKEND", "")).lower()
+        if "AZURE_OPENAI_API_KEY" in values:  # the other spelling
+            values["AZURE_OPENAI_KEY"] = values.get("AZURE_OPENAI_KEY") or values["AZURE_OPENAI_API_KEY"]
+        backend = values.get("VOICEHELPER_BACKEND", "").lower()
         if backend not in ("", "azure", "practice"):
             raise SettingsError("VOICEHELPER_BACKEND is neither azure nor practice", hint="Set it to azure or practice, or remove it.")
-        given = {name: _lookup(values, name) for name in REQUIRED}
-        missing = [name for name, value in given.items() if not value]
+        missing = [name for name in REQUIRED if not values.get(name)]
         if backend == "practice" or (not backend and len(missing) == len(REQUIRED)):
             return cls._practice(values)
         if missing:
             raise SettingsError(_missing_words(missing, values))
-        region = re.sub(r"\s+", "", given["AZURE_SPEECH_REGION"]).lower()
+        endpoint, key, speech_key, region = (values[name] for name in REQUIRED)
+        region = re.sub(r"\s+", "", region).lower()
         if not re.fullmatch(r"[a-z0-9]+", region):
             raise SettingsError("AZURE_SPEECH_REGION is not a region", hint="Write it like westeurope: its name without spaces.")
-        deployment = _lookup(values, "AZURE_OPENAI_DEPLOYMENT") or DEFAULT_DEPLOYMENT
-        url, key, speech_key = realtime_url(given["AZURE_OPENAI_ENDPOINT"]), given["AZURE_OPENAI_KEY"], given["AZURE_SPEECH_KEY"]
-        return cls("azure", url, key, deployment, speech_key, speech_region=region)
+        deployment = values.get("AZURE_OPENAI_DEPLOYMENT") or DEFAULT_DEPLOYMENT
+        tier = values.get("AZURE_SPEECH_TIER", "").upper()
+        return cls("azure", realtime_url(endpoint), key, deployment, speech_key, speech_region=region, speech_tier=tier)
 
     @classmethod
     def _practice(cls, values: Mapping[str, str | Secret]) -> "Settings":
-        url = _lookup(values, "VOICEHELPER_PRACTICE_URL")
+        url = values.get("VOICEHELPER_PRACTICE_URL")
         if not url:
             return cls(backend="practice")
         host, port, _ = _place(url)
         if host not in _LOOPBACK or not port:
             raise SettingsError("VOICEHELPER_PRACTICE_URL is not a server on this machine", hint="Write it as http://127.0.0.1:PORT.")
-        base = f"ws://{f'[{host}]' if ':' in host else host}:{port}"
-        return cls.practice(f"{base}/openai/v1/realtime", base, _lookup(values, "VOICEHELPER_PRACTICE_KEY") or Secret(""))
+        base = f"ws://{host}:{port}"
+        return cls.practice(f"{base}/openai/v1/realtime", base, values.get("VOICEHELPER_PRACTICE_KEY") or Secret(""))
 
     @classmethod
     def practice(cls, realtime_url: str, speech_host: str, key: Secret) -> "Settings":
@@ -173,7 +166,7 @@ def realtime_url(endpoint: str) -> str:
     if not host:  # what stands there is not quoted: people paste keys into the wrong line
         raise SettingsError("AZURE_OPENAI_ENDPOINT names no host", hint="Write it as https://NAME.openai.azure.com.")
     scheme = "ws" if host in _LOOPBACK and scheme in ("http", "ws") else "wss"
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}/openai/v1/realtime"
+    return f"{scheme}://{host}{f':{port}' if port else ''}/openai/v1/realtime"
 
 
 def _place(address: str) -> tuple[str, int | None, str]:
@@ -182,6 +175,7 @@ def _place(address: str) -> tuple[str, int | None, str]:
     try:
         parts = urlsplit(text if "//" in text else f"//{text}")
         host, port = parts.hostname or "", parts.port
+        host = f"[{host}]" if ":" in host else host
     except ValueError:
         return "", None, ""
     named = host in _LOOPBACK or re.fullmatch(r"[\w-]+(\.[\w-]+)+", host)
@@ -200,9 +194,10 @@ def _read(dotenv: str | os.PathLike | None) -> Mapping[str, str | None]:
 
 
 def _sealed(values: Mapping[str, str | None]) -> dict[str, str | Secret]:
-    """What has a value, keys as `Secret` from the start: a traceback with local variables must not show one."""
-    clean = ((name, _clean(value)) for name, value in values.items() if value)
-    return {name: Secret(value) if "KEY" in name else value for name, value in clean if value}
+    """What has a value, "" for a placeholder, keys as `Secret` from the start: a traceback with local variables must not show one."""
+    clean = ((name, value.strip().strip("“”‘’\u00a0").strip()) for name, value in values.items() if value)
+    real = ((name, "" if _PLACEHOLDER.fullmatch(value) else value) for name, value in clean if value)
+    return {name: Secret(value) if "KEY" in name else value for name, value in real}
 
 
 def _decode(content: bytes) -> str:
@@ -214,22 +209,8 @@ def _decode(content: bytes) -> str:
         return content.decode("cp1252", "replace")
 
 
-def _clean(value: str) -> str:
-    return value.strip().strip("“”‘’\u00a0").strip()
-
-
-def _is_placeholder(value: str | Secret) -> bool:
-    return bool(_PLACEHOLDER.fullmatch(value.reveal() if isinstance(value, Secret) else value))
-
-
-def _lookup(values: Mapping[str, str | Secret], name: str) -> Any:
-    """The first spelling of a variable that has a real value, else ""."""
-    found = (values.get(spelling, "") for spelling in _ALIASES.get(name, (name,)))
-    return next((value for value in found if value and not _is_placeholder(value)), "")
-
-
 def _missing_words(missing: list[str], values: Mapping[str, str | Secret]) -> str:
-    still = [name for name in missing if any(values.get(spelling) for spelling in _ALIASES.get(name, (name,)))]
+    still = [name for name in missing if name in values]
     absent = [name for name in missing if name not in still]
     said = [(absent, "is missing", "are missing"), (still, "is still a placeholder", "are still placeholders")]
     return "; ".join(f"{', '.join(names)} {one if len(names) == 1 else many}" for names, one, many in said if names)

@@ -6,7 +6,6 @@ What it does not do: any stage itself. Read it after `conversation` (who speaks)
 One lock guards the conversation and the turns. It is held for microseconds, never while a handler of yours runs, and never across a wait.
 """
 
-import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -58,7 +57,6 @@ class ConversationAgent(AbstractContextManager):
         self._confirmed = threading.Event()
         self._refusal: VoiceHelperError | None = None
         self._closed = False
-        self._numbers = itertools.count(1)
         self.connection = RealtimeConnection(settings, on_event=self._receive, on_tick=self._tick, on_closed=self._lost)
         self._speaker = Speaker(settings, player, lambda: self.voice)
         self.queue = self._speaker.queue
@@ -138,11 +136,7 @@ class ConversationAgent(AbstractContextManager):
     def ask(self, text: str) -> Turn:
         """Ask, and wait until the text is complete, whatever its status; speech goes on. Interrupting the kernel cancels the turn."""
         turn = self.start(text)
-        try:
-            turn.wait_text()
-        except KeyboardInterrupt:
-            self._interrupt_turn(turn)
-            raise
+        turn.wait_text()
         return turn
 
     def stream(self, text: str) -> Stream:
@@ -151,14 +145,13 @@ class ConversationAgent(AbstractContextManager):
         Raises:
             TurnFailed: from the iterator, when the turn failed; `.turn` has what had arrived.
         """
-        return Stream(self.start(text), self._interrupt_turn, self.connection.call_soon)
+        return Stream(self.start(text), self.connection.call_soon)
 
     def speak_response(self, text: str) -> Turn:
         """Speak a given text, without the model and without adding to its history. Interrupts like `ask`."""
         text = _checked(text)
         with self._lock:
             turn = self._new_turn("")
-            self._send()
             turn.pieces.append(text)
             self._speaker.speak(turn, turn.splitter.feed(text) + turn.splitter.flush(), last=True)
             turn.status = "done"
@@ -169,9 +162,7 @@ class ConversationAgent(AbstractContextManager):
     def interrupt(self) -> None:
         """Stop: no more text and no more sound of what runs now. Waits for nothing; any time, any thread."""
         with self._lock:
-            self.queue.interrupt()
-            self._cancel_running("interrupted")
-            self._send()
+            self._hush("interrupted")
 
     def close(self) -> None:
         """End everything this agent started, within 3 seconds. Twice is once; also leaving `with` and ending the interpreter."""
@@ -181,9 +172,7 @@ class ConversationAgent(AbstractContextManager):
                 return
             self._closed = True
             practice, self.practice = self.practice, None  # from here on nobody takes it over
-            self.queue.interrupt("closed")
-            self._cancel_running("closed")
-            self._send()
+            self._hush("closed")
         self._speaker.close()
         self.connection.close(max(0.2, min(1.0, deadline - time.monotonic())))
         if practice is not None:
@@ -284,10 +273,11 @@ class ConversationAgent(AbstractContextManager):
         """End what runs, silence what sounds, and make the next turn. With the lock held, so that two askers get one order."""
         if self._closed:
             raise ConnectionFailed("the agent is closed", hint=CONNECT_AGAIN)
-        self._speaker.attend()
-        generation = self.queue.interrupt("a new message came")
-        self._cancel_running("a new message came")
-        turn = Turn(f"turn{next(self._numbers)}", text, generation, self.voice.language, lambda: self.queue.is_blocked)
+        if hasattr(self.player, "attend"):  # in the cell that asks: a loudspeaker that is not on the page says how to get there
+            self.player.attend()
+        generation = self._hush("a new message came")
+        name = f"turn{len(self.turns) + 1}"
+        turn = Turn(name, text, generation, self.voice.language, self._interrupt_turn, lambda: self.queue.is_blocked)
         self.turns.append(turn)
         for utterance in self.turns[-KEEP_SOUND - 1].utterances if len(self.turns) > KEEP_SOUND else ():
             utterance.clip = None
@@ -297,11 +287,15 @@ class ConversationAgent(AbstractContextManager):
         if turn is self.turns[-1]:
             self.interrupt()
 
-    def _cancel_running(self, reason: str) -> None:
+    def _hush(self, reason: str) -> int:
+        """Silence what sounds and cancel what runs. With the lock held; returns the new generation of the queue."""
+        generation = self.queue.interrupt(reason)
         for turn in self.turns[-1:]:
             if self.conversation.cancel(turn, reason):
                 turn.held.clear()
                 turn.mark("text_done")
+        self._send()
+        return generation
 
     def _send(self) -> None:
         for message, turn in self.conversation.outgoing():

@@ -36,11 +36,11 @@ class Handlers:
 
     def report(self, error: BaseException) -> None:
         """Tell the on_error handlers; without any, or when one of them fails, the log."""
-        failures = [] if self._functions["error"] else [error]
-        for function in self._functions["error"]:
+        for function in self._functions["error"] or [self._to_log]:
             try:
                 function(error)
             except BaseException as second:
-                failures.append(second)
-        for failure in failures:
-            _log.error("%s: %s", type(failure).__name__, self._mask(str(failure)))
+                self._to_log(second)
+
+    def _to_log(self, error: BaseException) -> None:
+        _log.error("%s: %s", type(error).__name__, self._mask(str(error)))

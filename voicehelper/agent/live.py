@@ -15,33 +15,32 @@ from ..settings import Settings
 _SLOT = "_voicehelper_live"  # in sys.modules: survives a reload of voicehelper, which a module global does not
 
 
+def _agents() -> dict[Any, bool]:
+    """The live agents, oldest first, each with whether the next connect() replaces it."""
+    if _SLOT not in sys.modules:
+        sys.modules[_SLOT] = types.ModuleType(_SLOT)
+        sys.modules[_SLOT].agents = {}
+        atexit.register(_close_all)
+    return sys.modules[_SLOT].agents
+
+
 def current() -> Any:
     """The live agent, or None."""
-    return getattr(sys.modules.get(_SLOT), "agent", None)
+    return next((agent for agent, replaced in reversed(list(_agents().items())) if replaced), None)
 
 
 def remember(agent: Any, replace: bool) -> None:
     """Close this agent when the interpreter ends; with `replace` it is also the one that the next connect() closes."""
-    slot = sys.modules.get(_SLOT)
-    if slot is None:
-        slot = sys.modules[_SLOT] = types.ModuleType(_SLOT)
-        slot.agent, slot.all = None, []
-        atexit.register(_close_all)
-    slot.all.append(agent)
-    if replace:
-        slot.agent = agent
+    _agents()[agent] = replace
 
 
 def forget(agent: Any) -> None:
     """The agent is closed."""
-    slot = sys.modules.get(_SLOT)
-    if slot is not None:
-        slot.all = [other for other in slot.all if other is not agent]
-        slot.agent = None if slot.agent is agent else slot.agent
+    _agents().pop(agent, None)
 
 
 def _close_all() -> None:
-    for agent in list(sys.modules[_SLOT].all):
+    for agent in list(_agents()):
         agent.close()
 
 

@@ -26,13 +26,14 @@ class Speaker:
         self.player, self.voice = player, voice
         self.speech = AzureSpeech(settings)
         self.queue = TTSQueue(self.speech, player)
+        self.queue.is_limited = settings.speech_tier == "F0"
         self._said: tuple[str, str] | None = None  # the last (turn, line) on the loudspeaker
 
     def speak(self, turn: Turn, units: list[Unit], last: bool = False) -> None:
         """Make utterances of units. While much speech waits, short ones are joined: the free tier allows 20 requests a minute."""
         for unit in units:
             turn.mark("first_unit")
-            if turn.held and sum(len(held) + 1 for held in turn.held) + len(unit) > JOIN_CHARS:
+            if turn.held and len(" ".join([*turn.held, unit])) > JOIN_CHARS:
                 self._utter(turn)
             turn.held.append(unit)
             if self.queue.waiting_s < JOIN_S:
@@ -56,11 +57,6 @@ class Speaker:
         if newest and line and (turn.id, line) != self._said and hasattr(self.player, "notice"):
             self._said = (turn.id, line)
             self.player.notice(line)
-
-    def attend(self) -> None:
-        """In the cell that asks: a loudspeaker that is not on the page says how to get there."""
-        if hasattr(self.player, "attend"):
-            self.player.attend()
 
     def close(self) -> None:
         """Silence; end the threads of the queue, then the connections to the voice."""

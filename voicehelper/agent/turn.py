@@ -4,6 +4,7 @@ One sentence: `Turn` is the view of one question and its answer, `Stream` an ite
 What it does not do: send or decide anything; the agent and the queue do.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from ..sentences import SentenceSplitter, Unit
 from ..speech import Utterance
 
 POLL_S = 0.25
-LONG_WORD = 40
+_CUT_WORD = re.compile(r"(?<!\S)\S{1,39}$")  # longer ones are of a script without spaces: cut where they are
 TIMES = ("sent", "first_delta", "first_unit", "first_synthesis", "first_audio", "first_clip", "text_done", "speech_done")
 
 
@@ -32,13 +33,13 @@ class Turn(TurnRecord):
         utterances: the pieces that are spoken, in order.
     """
 
-    def __init__(self, id: str, user_text: str, generation: int, language: str, is_blocked: Callable[[], bool]):
+    def __init__(self, id: str, user_text: str, generation: int, language: str, interrupt: Callable, is_blocked: Callable[[], bool]):
         super().__init__(id, user_text)
         self.generation = generation
         self.utterances: list[Utterance] = []
         self.splitter = SentenceSplitter(language)
         self.held: list[Unit] = []  # short units that wait to be spoken together
-        self._is_blocked = is_blocked
+        self._interrupt, self._is_blocked = interrupt, is_blocked
         self._asked = time.monotonic()
         self._times: dict[str, float] = {}
         self._changed = threading.Condition()  # notified when a delta came, the text ended, or an utterance moved
@@ -46,9 +47,8 @@ class Turn(TurnRecord):
     @property
     def speech(self) -> str:
         """Of the sound: none, speaking, spoken, interrupted or failed."""
-        voiced = [item for item in self.utterances if item.spoken.strip()]
-        states = {item.status for item in voiced}
-        if not voiced:
+        states = {item.status for item in self.utterances if item.spoken.strip()}
+        if not states:
             return "none"
         if self.status == "running" or not states <= {"spoken", "cancelled", "failed"}:
             return "speaking"
@@ -59,11 +59,10 @@ class Turn(TurnRecord):
         """The beginning of the text that was heard, to the last whole word."""
         heard = 0
         for item in self.utterances:
-            size = sum(not char.isspace() for char in item.text)
+            size = len("".join(item.text.split()))
             if item.status != "spoken":
-                share = item.heard_s / item.clip.duration_s if item.clip else 0.0
-                heard += int(size * share)
-                return _whole_words(self.text, heard)
+                heard += int(size * (item.heard_s / item.clip.duration_s)) if item.clip else 0
+                break
             heard += size
         return _whole_words(self.text, heard)
 
@@ -72,14 +71,13 @@ class Turn(TurnRecord):
         """Seconds from asking, None if not reached: sent, first_delta, first_unit, first_synthesis, first_audio, first_clip,
         text_done, speech_done. first_audio is when the service sent its first byte, first_clip when a whole clip was handed over."""
         found = dict(self._times)
-        voiced = [item for item in self.utterances if item.spoken.strip()]
-        if voiced:
-            times = voiced[0].times
+        if voiced := [item for item in self.utterances if item.spoken.strip()]:
+            times, clip = voiced[0].times, voiced[0].clip
             found.update(first_synthesis=times.get("synthesising"), first_clip=times.get("handed"))
             if "ready" in times:
-                first_byte = voiced[0].clip.latencies.get("first_byte") if voiced[0].clip else None
+                first_byte = clip.latencies.get("first_byte") if clip else None
                 found["first_audio"] = times["synthesising"] + first_byte / 1000 if first_byte else times["ready"]
-            if self.speech not in ("none", "speaking"):
+            if self.speech != "speaking":
                 found["speech_done"] = max(item.times[item.status] for item in voiced)
         return {name: None if found.get(name) is None else found[name] - self._asked for name in TIMES}
 
@@ -88,18 +86,25 @@ class Turn(TurnRecord):
         return self._wait(lambda: self.status != "running", timeout)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the last clip is over. False after `timeout` seconds, or when the loudspeaker can't sound now (nothing is lost)."""
+        """Wait until the last clip is over. False after `timeout` seconds, or when the loudspeaker can't sound now (nothing is lost).
+
+        Interrupting the kernel ends the waiting, and the turn with its sound, as in `ask()` and `stream()`.
+        """
         self._wait(lambda: self.speech != "speaking" and self.status != "running" or self._is_blocked(), timeout)
         return self.speech != "speaking" and self.status != "running"
 
     def _wait(self, condition: Callable[[], bool], timeout: float | None) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
-            while not condition():
-                left = POLL_S if deadline is None else min(POLL_S, deadline - time.monotonic())
-                if left <= 0:
-                    return False
-                self._changed.wait(left)
+        try:
+            with self._changed:
+                while not condition():
+                    left = POLL_S if deadline is None else min(POLL_S, deadline - time.monotonic())
+                    if left <= 0:
+                        return False
+                    self._changed.wait(left)
+        except KeyboardInterrupt:  # the kernel's Interrupt: no more text and no more sound of this turn
+            self._interrupt(self)
+            raise
         return True
 
     def mark(self, name: str) -> None:
@@ -125,16 +130,12 @@ class Turn(TurnRecord):
 class Stream(Iterator[str], AbstractContextManager):
     """The deltas of a turn as they arrive. Closing it, leaving its `with`, an exception in the loop or losing it interrupts the turn."""
 
-    def __init__(self, turn: Turn, interrupt: Callable[[Turn], None], call_soon: Callable[[Callable], None]):
-        self.turn, self._interrupt, self._call_soon, self._next = turn, interrupt, call_soon, 0
+    def __init__(self, turn: Turn, call_soon: Callable[[Callable], None]):
+        self.turn, self._call_soon, self._next = turn, call_soon, 0
 
     def __next__(self) -> str:
         turn = self.turn
-        try:
-            turn._wait(lambda: len(turn.pieces) > self._next or turn.status != "running", None)
-        except KeyboardInterrupt:
-            self.close()
-            raise
+        turn._wait(lambda: len(turn.pieces) > self._next or turn.status != "running", None)
         if self._next < len(turn.pieces):
             self._next += 1
             return turn.pieces[self._next - 1]
@@ -145,24 +146,19 @@ class Stream(Iterator[str], AbstractContextManager):
     def close(self) -> None:
         """Interrupt the turn if its text still runs."""
         if self.turn.status == "running":
-            self._interrupt(self.turn)
+            self.turn._interrupt(self.turn)
 
     def __exit__(self, *exc: object) -> None:
         self.close()
 
     def __del__(self) -> None:
         if self.turn.status == "running":  # whoever collects garbage may hold any lock: let the reader thread do it
-            self._call_soon(lambda turn=self.turn, interrupt=self._interrupt: interrupt(turn))
+            self._call_soon(lambda turn=self.turn: turn._interrupt(turn))
 
 
 def _whole_words(text: str, chars: int) -> str:
     """The beginning of `text` with `chars` characters that are not white space, back to the end of a word."""
-    seen = at = 0
-    while at < len(text) and seen < chars:
-        seen += not text[at].isspace()
-        at += 1
-    back = at
-    while 0 < back < len(text) and at - back < LONG_WORD and not (text[back].isspace() or text[back - 1].isspace()):
-        back -= 1
-    at = back if at - back < LONG_WORD else at  # a script without spaces is cut where it is
-    return text if not text[at:].strip() else text[:at].rstrip()
+    begun = re.match(rf"(?:\s*\S){{{chars}}}", text)
+    if begun is None or not text[begun.end() :].strip():
+        return text
+    return begun[0] if text[begun.end()].isspace() else _CUT_WORD.sub("", begun[0]).rstrip()
