@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import array
+import math
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
 
-from voicehelper.pictures import timeline
+from voicehelper.pictures import timeline, waveform
 
 from .support import forall, made_up, st
 
@@ -94,3 +97,32 @@ def test_characters_that_are_illegal_in_xml_do_not_break_the_picture(char):
 
 def test_a_very_long_turn_is_still_a_small_picture():
     assert len(timeline({"speech_done": 1e6}, [])) < 20_000
+
+
+def tone(seconds: float, height: float) -> bytes:
+    return array.array("h", [int(height * 32767 * math.sin(at / 7)) for at in range(int(seconds * 24_000))]).tobytes()
+
+
+def strokes(picture: str) -> list[tuple[float, float]]:
+    """Where each stroke stands, and how long it is."""
+    path = next(read(picture).iter(f"{SVG}path")).get("d")
+    return [(float(x), float(low) - float(high)) for x, high, low in re.findall(r"M([\d.]+) ([\d.]+)V([\d.]+)", path)]
+
+
+def test_a_louder_sound_has_longer_strokes_and_a_longer_one_goes_further_to_the_right():
+    half, full, short = (strokes(waveform(tone(*what), "x", span_s=2)) for what in ((2, 0.5), (2, 1.0), (1, 1.0)))
+    assert max(length for _, length in full) == pytest.approx(80, abs=2)
+    assert max(length for _, length in half) == pytest.approx(40, abs=2)
+    assert max(x for x, _ in full) - 210 == pytest.approx(2 * (max(x for x, _ in short) - 210), abs=4)
+    assert len(full) > 300
+
+
+def test_a_waveform_says_its_length_and_its_loudness_and_keeps_markup_as_text():
+    svg = read(waveform(tone(1.5, 0.25), "<b>&"))
+    assert svg[0].text == "Waveform: <b>&"
+    assert svg[1].text == "1.50 s of sound, at most 25% of full scale."
+
+
+def test_silence_and_nothing_at_all_are_drawn_too():
+    assert "at most 0%" in read(waveform(bytes(48_000)))[1].text
+    assert "0.00 s" in read(waveform(b""))[1].text

@@ -1,7 +1,7 @@
 """Pictures of what happened, as inline SVG that is readable in the light and the dark theme.
 
-One sentence: `timeline()` draws one turn: what was waited for, when text came, when each sentence was synthesised and heard.
-What it does not do: measure anything; values come in, a string goes out.
+One sentence: `timeline()` draws one turn: what was waited for, when text came, when each sentence was synthesised and heard; `waveform()` draws
+one sound. What it does not do: measure anything; values come in, a string goes out.
 """
 
 import math
@@ -11,6 +11,7 @@ from html import escape
 from .ssml import legal_text
 
 WIDTH, LEFT, ROW = 760, 210, 20
+RATE = 24_000  # samples a second
 Bar = tuple[str, float | None, float | None, float | None, float | None]
 _STYLE = "font:11px var(--jp-ui-font-family,sans-serif);fill:var(--jp-ui-font-color1,#222);background:var(--jp-layout-color1,#fff);max-width:100%"
 _LINE = 'stroke="var(--jp-border-color1,#999)"'
@@ -32,12 +33,8 @@ def timeline(timings: Mapping[str, float | None], bars: Sequence[Bar], title: st
     height = ROW * (len(bars) + 3)
     wait = timings.get("first_clip")
     said = "no sound yet" if wait is None else f"the first clip was handed over after {wait:.2f} s"
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img" style="{_STYLE}">',
-        f"<title>Timeline of a turn: {escape(_short(title, 60))}</title>",
-        f"<desc>{len(bars)} utterances in {end:.1f} s; {said}.</desc>",
-    ]
-    parts += _axis(end, height)
+    parts = _head(f"Timeline of a turn: {_short(title, 60)}", f"{len(bars)} utterances in {end:.1f} s; {said}.", height)
+    parts += _axis(end, height, "asked → first sound", "text")
     spans = [(0.0, wait, 0, "silence", f"silence {wait or 0:.2f} s")]
     spans.append((timings.get("first_delta"), timings.get("text_done"), 1, "text", "text arrives"))
     for row, (text, begun, ready, sounding, over) in enumerate(bars, 2):
@@ -45,6 +42,31 @@ def timeline(timings: Mapping[str, float | None], bars: Sequence[Bar], title: st
         spans += [(begun, ready, row, "synthesis", ""), (sounding, over, row, "sound", "🔊")]
     parts += [_bar(*span, end) for span in spans if None not in span and span[0] <= span[1]]
     return "".join([*parts, "</svg>"])
+
+
+def waveform(pcm: bytes, title: str = "", span_s: float | None = None) -> str:
+    """One sound: how loud it is at each moment, full scale at the top and the bottom.
+
+    Args:
+        pcm: 24 kHz, 16 bit, mono, as in `AudioClip.pcm`.
+        title: what is said, or how.
+        span_s: seconds that the width of the picture stands for; None is the length of the sound. Give two pictures the same to compare them.
+    """
+    samples, height = memoryview(pcm).cast("h"), 5 * ROW
+    length = len(samples) / RATE
+    end, middle = max(span_s or length, 0.1), 2 * ROW
+    step = int(end * RATE / (WIDTH - LEFT)) + 1
+    peaks = {at / RATE: max(map(abs, samples[at : at + step])) / 32768 * middle for at in range(0, len(samples), step)}
+    strokes = "".join(f"M{_x(at, end):.1f} {middle - peak:.1f}V{middle + peak + 0.5:.1f}" for at, peak in peaks.items())
+    loudest = max(peaks.values(), default=0.0) / middle
+    parts = _head(f"Waveform: {_short(title, 60)}", f"{length:.2f} s of sound, at most {loudest:.0%} of full scale.", height)
+    parts += _axis(end, height, _short(title, 32), f"{length:.2f} s")
+    return "".join([*parts, f'<path d="{strokes}" stroke="var(--jp-success-color1,#388e3c)"/></svg>'])
+
+
+def _head(title: str, description: str, height: int) -> list[str]:
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img" style="{_STYLE}">'
+    return [svg, f"<title>{escape(title)}</title>", f"<desc>{escape(description)}</desc>"]
 
 
 _FILL = {
@@ -62,10 +84,10 @@ def _bar(start: float, stop: float, row: int, kind: str, label: str, end: float)
     return shape + (f'<text x="{x + (width if beside else 0) + 4:.1f}" y="{row * ROW + 14}">{escape(label)}</text>' if label else "")
 
 
-def _axis(end: float, height: int) -> list[str]:
+def _axis(end: float, height: int, *names: str) -> list[str]:
     tens = 10 ** math.floor(math.log10(end / 10))
     step = next(tens * factor for factor in (1, 2, 5, 10) if end / (tens * factor) <= 10)
-    lines = [f'<text x="4" y="{row * ROW + 14}">{name}</text>' for row, name in enumerate(("asked → first sound", "text"))]
+    lines = [f'<text x="4" y="{row * ROW + 14}">{escape(name)}</text>' for row, name in enumerate(names)]
     for at in (step * count for count in range(int(end / step + 1e-9) + 1)):
         x = _x(at, end)
         lines.append(f'<line x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{height - ROW}" {_LINE} stroke-width="0.5"/>')
