@@ -177,7 +177,7 @@ class EventLog:
         clock: epoch seconds.
     """
 
-    def __init__(self, mask: Callable[[str], str] = str, maxlen: int = 5000, clock: Callable[[], float] = time.time):
+    def __init__(self, mask: Callable[[str], str] = str, maxlen: int = 2000, clock: Callable[[], float] = time.time):
         self._entries: deque[LogEntry] = deque(maxlen=maxlen)  # append and copy are atomic: two threads write, cells read
         self._mask, self._clock = mask, clock
 

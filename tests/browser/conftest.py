@@ -30,6 +30,7 @@ def lab(browser_context, tmp_path_factory):
     root = tmp_path_factory.mktemp("course")
     for notebook in NOTEBOOKS.glob("*.ipynb"):
         shutil.copy(notebook, root)
+    shutil.copytree(NOTEBOOKS / "assets", root / "assets")
     started = driver.Lab(root, tmp_path_factory.mktemp("state"))
     yield started
     started.close()
