@@ -9,17 +9,20 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-# exercise cell (a piece of its source) -> what a learner would write there
+# for each notebook: a piece of an exercise's source -> what a learner would write in its place
 SOLUTIONS = {
-    "00_start_here": ("my_question =", 'my_question = "Explain latency in detail"'),
-    "01_session_configuration": ("You are a friendly tutor.", "Answer in one sentence. End with a question."),
-    "02_event_handling": ("    pass  # your code here", '    if event.type == "response.output_text.delta": collected.append(event.delta)'),
-    "03_ssml_tuning": ("my_voice = Voice()", "my_voice = Voice(rate=0.7, volume=50)"),
-    "04_tts_queue": (
-        "            index += 1",
-        "            index += 1\n    for unit in splitter.flush():\n"
+    "00_start_here": {'my_question = "Hello!"': 'my_question = "Explain latency in detail"'},
+    "01_session_configuration": {"You are a friendly tutor.": "Answer in one sentence. End with a question."},
+    "02_event_handling": {"    pass  # your code here": '    if event.type == "response.output_text.delta": collected.append(event.delta)'},
+    "03_ssml_tuning": {"my_voice = Voice()": "my_voice = Voice(rate=0.7, volume=50)"},
+    "04_tts_queue": {
+        "            index += 1": "            index += 1\n    for unit in splitter.flush():\n"
         "        target.put(Utterance('mine', index, unit, generation=generation))\n        index += 1",
-    ),
+        "(self, clip):\n        pass  # your code here": "(self, clip):\n        self.diary.append(clip.utterance.text)\n"
+        "        self.end = max(self.end, now()) + clip.duration_s",
+        "(self):\n        pass  # your code here": "(self):\n        self.end = 0.0",
+        "return 0.0  # your code here": "return max(0.0, self.end - now())",
+    },
 }
 
 
@@ -65,15 +68,11 @@ def test_run_all_twice_in_one_kernel_raises_nowhere_and_the_check_says_not_yet(n
     assert "not yet" in printed(notebook)
 
 
-def test_the_solved_exercise_passes_its_check(path, notebook, quiet):
+def test_the_solved_exercises_pass_their_checks(path, notebook, quiet):
     """The same cells with the solution in place: ✓, and no "not yet"."""
-    task, solution = SOLUTIONS[path.stem]
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and task in cell.source]
-    assert len(cells) == 1
-    if path.stem == "00_start_here":
-        solution = cells[0].source.replace('my_question = "Hello!"', solution)
-        cells[0].source = solution
-    else:
+    for task, solution in SOLUTIONS[path.stem].items():
+        cells = [cell for cell in notebook.cells if cell.cell_type == "code" and task in cell.source]
+        assert len(cells) == 1
         cells[0].source = cells[0].source.replace(task, solution)
     executed(notebook)
     assert "✓" in printed(notebook) and "not yet" not in printed(notebook)
