@@ -1,24 +1,31 @@
-"""SSML for one utterance: a voice, how fast, how high, how loud, in which style.
+"""SSML for one utterance: a voice, how fast, how high, how loud, in which style; and a check of documents that others wrote.
 
-One sentence: `create_response_ssml(text, voice)` builds a tree, never a string of pieces, so that no character of the text can become a tag.
+One sentence: `create_response_ssml(text, voice)` builds a tree, never a string of pieces, so no character of the text can become a tag;
+`check_ssml(document)` says what Azure would refuse or change in a document, `billed_characters(document)` how much of it is paid for.
 What it does not do: decide what is said (`speakable` does), or know what a voice supports: Azure substitutes what it can't do.
 
-Source of element names and ranges: Azure Speech, "Speech Synthesis Markup Language: voice and sound / document structure".
+Source of element names and ranges: Azure Speech, "Speech Synthesis Markup Language: voice and sound / document structure";
+ssml_rules.json names the page of each rule.
 """
 
+import json
 import re
 import xml.etree.ElementTree as ET
+from collections import namedtuple
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+from xml.parsers import expat
 
 from .errors import InputError
 
-SYNTHESIS = "http://www.w3.org/2001/10/synthesis"
-MSTTS = "https://www.w3.org/2001/mstts"
-XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
+_SPEAK = {"version": "1.0", "xmlns": "http://www.w3.org/2001/10/synthesis", "xmlns:mstts": "https://www.w3.org/2001/mstts"}
 MAX_BYTES = 64 * 1024  # Azure's limit for one request over the socket
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-ET.register_namespace("", SYNTHESIS)
-ET.register_namespace("mstts", MSTTS)
+_RULES = json.loads(Path(__file__).with_name("ssml_rules.json").read_text("utf-8"))
+_ELEMENTS, _VALUES, _WORDS = (_RULES[table] for table in ("elements", "values", "words"))
+_Event = namedtuple("_Event", "kind name attributes within line column byte")
 
 
 @dataclass(frozen=True)
@@ -50,11 +57,9 @@ class Voice:
         if not isinstance(self.name, str) or not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+){2,3}(:[A-Za-z0-9]+)?", self.name):
             raise InputError(f"{self.name!r} is not the name of a voice", hint='Write it like "en-US-AriaNeural".')
         for name, low, high in (("rate", 0.5, 2), ("pitch", -50, 50), ("volume", 0, 100), ("style_degree", 0.01, 2)):
-            value = getattr(self, name)
-            if isinstance(value, (int, float)) and not low <= value <= high:
-                raise InputError(f"{name}={value} is out of range", hint=f"Give a number from {low} to {high}, or SSML as a string.")
-            if not isinstance(value, (int, float, type(None)) if name == "style_degree" else (int, float, str, type(None))):
-                raise InputError(f"{name}={value!r} is neither a number nor SSML", hint=f"Give a number from {low} to {high}.")
+            value, ssml = getattr(self, name), ", or SSML as a string" if name != "style_degree" else ""
+            if not (value is None or isinstance(value, str) and ssml or isinstance(value, (int, float)) and low <= value <= high):
+                raise InputError(f"{name}={value!r} can't be used", hint=f"Give a number from {low} to {high}{ssml}.")
         if not all(isinstance(value, (str, type(None))) for value in (self.style, self.role)):
             raise InputError("style and role are strings", hint='Write them like style="cheerful".')
 
@@ -76,20 +81,16 @@ class Voice:
     @property
     def prosody(self) -> dict[str, str]:
         """The attributes of `<prosody>`, {} when nothing is changed."""
-        given = {
-            "rate": f"{self.rate:g}" if isinstance(self.rate, (int, float)) else self.rate,
-            "pitch": f"{self.pitch:+g}%" if isinstance(self.pitch, (int, float)) else self.pitch,
-            "volume": f"{self.volume:g}" if isinstance(self.volume, (int, float)) else self.volume,
-        }
-        return {name: value for name, value in given.items() if value is not None}
+        written = {"rate": "{:g}", "pitch": "{:+g}%", "volume": "{:g}"}
+        given = {name: getattr(self, name) for name in written if getattr(self, name) is not None}
+        return {name: value if isinstance(value, str) else written[name].format(round(value, 4)) for name, value in given.items()}
 
 
 def legal_text(text: str) -> str:
     """`text` as it may stand in XML: halves of surrogate pairs are joined or replaced, illegal characters removed."""
     if not isinstance(text, str):
         raise InputError(f"a text is a string, not {type(text).__name__}", hint="Write it in quotes.")
-    joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return _ILLEGAL.sub("", joined)
+    return _ILLEGAL.sub("", text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def create_response_ssml(text: str, voice: Voice | None = None) -> str:
@@ -106,17 +107,154 @@ def create_response_ssml(text: str, voice: Voice | None = None) -> str:
         InputError: it would be 64 KB or larger, Azure's limit for one request.
     """
     voice = voice or Voice()
-    speak = ET.Element(f"{{{SYNTHESIS}}}speak", {"version": "1.0", XML_LANG: voice.language})
-    inner = ET.SubElement(speak, f"{{{SYNTHESIS}}}voice", {"name": voice.name})
+    speak = ET.Element("speak", {**_SPEAK, "xml:lang": voice.language})
+    inner = ET.SubElement(speak, "voice", {"name": voice.name})
     if voice.style or voice.role:
         style = {"style": voice.style, "styledegree": f"{voice.style_degree:g}" if voice.style_degree else None, "role": voice.role}
-        inner = ET.SubElement(inner, f"{{{MSTTS}}}express-as", {name: legal_text(value) for name, value in style.items() if value})
+        inner = ET.SubElement(inner, "mstts:express-as", {name: legal_text(value) for name, value in style.items() if value})
     if voice.prosody:
-        inner = ET.SubElement(inner, f"{{{SYNTHESIS}}}prosody", {name: legal_text(value) for name, value in voice.prosody.items()})
+        inner = ET.SubElement(inner, "prosody", {name: legal_text(value) for name, value in voice.prosody.items()})
     inner.text = legal_text(text)
     document = ET.tostring(speak, encoding="unicode")
-    size = len(document.encode())
-    if size >= MAX_BYTES:
+    if (size := len(document.encode())) >= MAX_BYTES:
         raise InputError(f"this utterance is {size:,} bytes of SSML", hint="Azure takes less than 64 KB: cut the text into sentences.")
     ET.fromstring(document)
     return document
+
+
+class Finding(namedtuple("Finding", "line column severity message hint")):
+    """One thing that is wrong with an SSML document, and where.
+
+    Attributes:
+        line, column: from 1; of the `<` of the element, or of the text in question.
+        severity: "error": Azure's documentation has no room for it; "warning": Azure limits, substitutes or ignores it (or speaks it, but
+            voicehelper never sends it).
+        message, hint: what it is, and how to repair it.
+    """
+
+    def __str__(self) -> str:
+        return f"{self.line}:{self.column} {self.severity}: {self.message} ({self.hint})"
+
+
+def _name(qualified: str) -> str:
+    """The name in our rules, such as "mstts:silence" or "xml:lang", of expat's "namespace\\fname"."""
+    space, _, local = qualified.rpartition("\f")
+    return _RULES["prefixes"].get(space, f"{space} ") + local
+
+
+def _read(document: str) -> list[_Event]:
+    """What expat meets in a document, each with the element `within` which it is; a "fault" is the last of them.
+
+    The kind "rest" is what is not spoken: comments, white space between tags.
+    """
+    legal_text(document)  # only to refuse what is no string
+    parser, events = expat.ParserCreate("utf-8", namespace_separator="\f"), []  # \f: the address of a namespace can't contain it
+    opened = [_Event("start", "the document", {}, None, 1, 1, 0)]
+
+    def note(kind: str, name: str, attributes: dict[str, str], indent: int = 0) -> None:
+        if not events or events[-1].kind != "fault":
+            place = parser.CurrentLineNumber, parser.CurrentColumnNumber + 1 + indent, parser.CurrentByteIndex
+            events.append(_Event(kind, name, attributes, opened[-1], *place))
+
+    def start(name: str, given: dict[str, str]) -> None:
+        xmlns = {"xmlns": name.rpartition("\f")[0] or None} if _name(name) == "speak" else {}
+        note("start", _name(name), xmlns | {_name(key): value for key, value in given.items()})
+        opened.append(events[-1])
+
+    def other(written: str) -> None:
+        kind = "text" if written.strip() and written[0] != "<" else "rest"
+        if not events or events[-1].kind not in ("text", kind):  # a text is one event up to the next tag
+            note(kind, "plain text", {}, indent=len(written) - len(written.lstrip()))
+
+    parser.StartElementHandler, parser.EndElementHandler = start, lambda _: note("end", opened.pop().name, {})
+    parser.DefaultHandler, parser.StartDoctypeDeclHandler = other, lambda *_: note("fault", "document type declaration", {})
+    try:
+        parser.Parse(document.encode("utf-8", "surrogatepass"), True)
+    except expat.ExpatError as fault:
+        note("fault", str(fault), {})
+    return events
+
+
+def _finding(row: dict, event: _Event, **about) -> Finding:
+    about |= {"name": event.name[:60], "within": event.within} | row
+    message, hint = (row[part].format_map(about) for part in ("message", "hint"))
+    return Finding(event.line, event.column, about.get("severity", "error"), message, hint)
+
+
+def _malformed(fault: _Event, document: str) -> Finding:
+    """What expat stopped at, in plain words and placed where it begins."""
+    end = len(document.encode("utf-8", "surrogatepass")[: fault.byte].decode("utf-8", "replace"))
+    rows = (row for row in _RULES["malformed"] if re.match(row["fault"], fault.name) and re.compile(row["at"]).match(document, end))
+    row, found = next((row, found) for row in rows if (found := re.compile(rf"(?:{row['before']})\Z").search(document, 0, end)))
+    lines = re.split("\r\n?|\n", document[: found.start(found.re.groups)])
+    return _finding(row, fault._replace(line=len(lines), column=len(lines[-1]) + 1))
+
+
+def _judged(value: str | None, forms: dict[str, list | None]) -> str | None:
+    """Which of our words fits the value of an attribute; None if it is right."""
+    for pattern, span in forms.items():
+        if match := re.fullmatch(pattern, (value or "").strip()):
+            return "outside" if span and not span[0] <= float(match[1]) <= span[1] else None
+    return "missing" if value is None else "unreadable"
+
+
+def _wrong(event: _Event) -> Iterator[Finding]:
+    """What is wrong with one element or text where it stands."""
+    rule, allowed = _ELEMENTS.get(event.name), _ELEMENTS.get(event.within.name, {"children": None})["children"]
+    if allowed is None or event.kind not in ("start", "text"):
+        return
+    if event.name not in allowed:
+        places = ", ".join(name for name, other in _ELEMENTS.items() if event.name in (other["children"] or ()))
+        yield _finding(_WORDS["misplaced" if rule else "unknown"], event, places=places)
+    for key, value in (dict.fromkeys(rule["required"]) | event.attributes).items() if rule else ():
+        kind = _VALUES[rule["attributes"].get(key, "unknown")]
+        if what := _judged(value, kind["forms"]):
+            yield _finding(_WORDS[what], event, **kind, key=key[-40:], value=(value or "")[:40])
+
+
+def check_ssml(document: str) -> list[Finding]:
+    """What is wrong with an SSML document: each finding with its place and how to repair it, [] when there is nothing.
+
+    Elements, attributes, places, values and limits are Azure's (ssml_rules.json names the page of each). Not checked: whether the voice has the
+    style or the language, and whether phones exist. Of what is not well-formed only the part before the fault is checked; elements give a
+    hundred findings at most.
+
+    Returns:
+        Findings in the order of the document.
+
+    Raises:
+        InputError: `document` is no string; nothing else makes it raise.
+    """
+    events, size = _read(document), len(document.encode("utf-8", "surrogatepass"))
+    found = [_finding(_WORDS["too long"], events[0], size=size)] if size >= MAX_BYTES else []
+    found += islice((finding for event in events for finding in _wrong(event)), 100)  # who reads more?
+    if events[-1].kind == "fault":
+        return [*found, _malformed(events[-1], document)]
+    tags = [event for event in events if event.kind == "start"]
+    media = [tag for tag in tags if tag.name in ("voice", "audio")]
+    voices = [tag for tag in media if tag.name == "voice"]
+    whole = {"no voice": [] if voices else tags[:1], "second voice": voices[1:2], "too many voices": media[50:51]}
+    return sorted(found + [_finding(_WORDS[what], tag) for what, at in whole.items() for tag in at])
+
+
+def billed_characters(document: str) -> int:
+    """How many characters of an SSML document Azure bills.
+
+    That is every character inside `<voice>` as it is written: text, white space, comments, each tag such as `<prosody rate="0.9">`, and
+    `&amp;` as five (XML counts it to the markup); and each tag beside `<voice>` in `<speak>`. Not billed are the tags of `<speak>` and
+    `<voice>`, what is outside `<speak>`, and text, white space and comments between the voices. A Chinese character (a CJK unified or
+    compatibility ideograph: kanji and hanja too) counts twice.
+
+    Source: Microsoft Learn, Azure Speech, "What is text to speech", Billable characters: all markup is billed "except for <speak> and
+    <voice> tags", and "each Chinese character is counted as two". That white space between voices is free is what a customer's bill shows
+    (Microsoft Q&A 5493673); whether Azure takes `&amp;` for one or for five is written nowhere.
+
+    Raises:
+        InputError: the document is no string, or not well-formed.
+    """
+    events, written, unbilled = _read(document), document.encode("utf-8", "surrogatepass"), _RULES["unbilled"]["in"]
+    if events[-1].kind == "fault":
+        raise InputError(f"this document can't be read: {events[-1].name}", hint="check_ssml(document) says where, and how to repair it.")
+    billed = (written[at.byte : after.byte] for at, after in pairwise(events) if at.name not in unbilled.get(at.within.name, ()))
+    body = b"".join(billed).decode()
+    return len(body) + len(re.findall("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]", body))
