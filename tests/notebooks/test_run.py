@@ -14,7 +14,14 @@ SOLUTIONS = {
     "00_start_here": {'my_question = "Hello!"': 'my_question = "Explain latency in detail"'},
     "01_session_configuration": {"You are a friendly tutor.": "Answer in one sentence. End with a question."},
     "02_event_handling": {"    pass  # your code here": '    if event.type == "response.output_text.delta": collected.append(event.delta)'},
-    "03_ssml_tuning": {"my_voice = Voice()": "my_voice = Voice(rate=0.7, volume=50)"},
+    "03_ssml_tuning": {
+        "my_voice = Voice()": "my_voice = Voice(rate=0.7, volume=50)",
+        '<prosody rate="5">': '<mstts:express-as style="cheerful">',
+        '<mstts:express-as style="cheerful">Good morning!</mstts:express-as>': '<prosody rate="1.2">Good morning!</prosody>',
+        "    </prosody>\n    <pause": "    </mstts:express-as>\n    <break",
+        "    Tea & coffee": "    Tea &amp; coffee",
+        "each, around = 0, 0": "each, around = 760, 238",
+    },
     "04_tts_queue": {
         "            index += 1": "            index += 1\n    for unit in splitter.flush():\n"
         "        target.put(Utterance('mine', index, unit, generation=generation))\n        index += 1",
