@@ -42,9 +42,7 @@ sys.modules[__name__].__class__ = _Face
 def __getattr__(name: str):
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f".{_HOME[name]}", __name__), name)
-    globals()[name] = found
-    return found
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
 
 
 def __dir__():

@@ -13,9 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from .speech import AudioClip, Utterance, open_wav
-
-Report = Callable[[Utterance, str, float], None]
+from .speech import AudioClip, open_wav
 
 
 @runtime_checkable
@@ -64,10 +62,12 @@ class SilentPlayer:
 
     def enqueue(self, clip: AudioClip) -> None:
         with self._lock:
-            if clip.utterance.status == "cancelled":
-                return
-            self._end = max(self._end, self._clock()) + clip.duration_s
-            self.played.append(clip)
+            if clip.utterance.status != "cancelled":
+                self._take(clip)
+
+    def _take(self, clip: AudioClip) -> None:
+        self._end = max(self._end, self._clock()) + clip.duration_s
+        self.played.append(clip)
 
     def stop(self) -> None:
         with self._lock:
@@ -98,17 +98,13 @@ class WavPlayer(SilentPlayer):
         self.folder.mkdir(parents=True, exist_ok=True)
         self._turn, self._file = "", None
 
-    def enqueue(self, clip: AudioClip) -> None:
-        super().enqueue(clip)
-        with self._lock:
-            if clip.utterance.status == "cancelled":
-                return
-            if self._turn != clip.utterance.turn_id:
-                self._turn = clip.utterance.turn_id
-                self._file = open_wav(
-                    str(self.folder / f"{Path(self._turn).name}.wav")
-                )  # the file before is closed with its last reference
-            self._file.writeframes(clip.pcm)  # the header is right after each clip
+    def _take(self, clip: AudioClip) -> None:
+        super()._take(clip)
+        if self._turn != clip.utterance.turn_id:
+            self._turn = clip.utterance.turn_id
+            name = f"{Path(self._turn).name}.wav"
+            self._file = open_wav(str(self.folder / name))  # the file before is closed with its last reference
+        self._file.writeframes(clip.pcm)  # the header is right after each clip
 
     def stop(self) -> None:
         super().stop()

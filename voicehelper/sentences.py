@@ -24,27 +24,26 @@ MARKS = f".!?…‽{WIDE}"
 CLAUSE, WIDE_CLAUSE = ",;:，；：、", "，；：、"
 GOES_ON = frozenset(CLAUSE + ")]}-")  # after a terminator these show that the sentence goes on
 PARTICLES = frozenset("とっをのがもにで")  # after a Japanese quotation: its sentence goes on
-_STOP = re.compile(rf"[{MARKS}`\n]")
-_FIRST_STOP = re.compile(rf"[{MARKS}`\n{CLAUSE}]")
+_STOP = re.compile(rf"[{MARKS}`\n{CLAUSE}]")
 _CLOSERS = r"""["'”’»›«‹)\]}*_~」』）⁰¹²³⁴⁵⁶⁷⁸⁹]|“(?![^\W_])|[ \u00a0\u202f][»›](?![^\W_])|[ ]?\[\^?\d{1,3}\]"""
 _EMOJI = "[\U0001f000-\U0001faff\u2600-\u27bf\u200d\ufe0f]"
 _TAIL = re.compile(rf"([{MARKS}]{{1,40}})((?:{_CLOSERS}){{0,8}})((?:[ ]?{_EMOJI}){{0,8}})")  # what belongs to the sentence before
 _TAIL_GROWS = re.compile(r"[ \u00a0\u202f]?(?:\[\^?\d{0,3})?")
 _SPACE = re.compile(r"\s{0,40}")
-_OPENERS = re.compile(r"""["'“‘„«»‹(\[*_~¿¡「『（—– \u00a0\u202f]{0,8}""")
-_WORD = re.compile(r"[^\W\d_]{0,40}")
-_LAST = re.compile(r"""[^\s()\[\]{}"'“”‘’„«»*_/–—-]+$""")
+# the word after a mark: its first character, itself, and the character behind it
+_NEXT_WORD = re.compile(r"""(?s)["'“‘„«»‹(\[*_~¿¡「『（—– \u00a0\u202f]{0,8}(?=(.?))([^\W\d_]{0,40})(.?)""")
+_LAST = re.compile(r"""[^\s()\[\]{}"'“”‘’„«»*_/–—-]*$""")
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]|[A-Za-zÀ-ɏЀ-ӿ]")
 _ORDINAL = re.compile(r"\d{1,2}|[IVX]{1,5}")
 _TICKS = re.compile(r"(`+)[^`\n]+\1")
 _MARKER = re.compile(
-    r"(?P<heading>#{1,6}[ \t])|(?P<row>\|)|(?P<item>(?:[-*+•]|\*{0,2}\d{1,3}[.)]\*{0,2}|[a-z]\))[ \t]+)|(?P<code>(?:`{3,}|~{3,})[^`\n]{0,80}\n)|(?P<quote>>)"
+    r"[ \t]{0,40}(?:(?P<heading>#{1,6}[ \t])|(?P<row>\|)|(?P<item>(?:[-*+•]|\*{0,2}\d{1,3}[.)]\*{0,2}|[a-z]\))[ \t]+)"
+    r"|(?P<code>(?:`{3,}|~{3,})[^`\n]{0,80}\n)|(?P<quote>>)|(?P<blank>\n))"
 )
 _MARKER_GROWS = re.compile(
     r"[ \t]{0,40}(?:#{0,6}|[-+•]|\*{0,2}(?:\d{1,3}(?:[.)]\*{0,2})?)?|[a-z]\)?|`{1,2}|~{1,2}|(?:`{3,}|~{3,})[^`\n]{0,80})"
 )
 _INDENT = re.compile(r"[ \t]{0,40}")
-_BLANK = re.compile(r"[ \t]{0,40}\n")
 _BOLD_LINE = re.compile(r"\*\*[^*]+\*\*:?")
 _BRACKETS = re.compile(r"""(?<![:;=-])\(|[)\[\]“”„«»「」『』（）"]""")
 _PAIRS = {"(": ")", "[": "]", "“": "”", "„": "“”", "«": "»", "»": "«", "「": "」", "『": "』", "（": "）", '"': '"'}
@@ -79,17 +78,14 @@ class SentenceSplitter:
 
     def __init__(self, language: str = "en", first_clause: bool = True, max_chars: int = 300):
         self._words = words_of(language)
-        self._first_clause, self._max = first_clause, max_chars
-        self._reset()
-
-    def _reset(self) -> None:
-        self._clause = self._first_clause
+        self._first_clause = self._clause = first_clause
+        self._max = max_chars
         self._text = ""  # what has not left yet
         self._begin(fresh=True)
 
-    def _begin(self, fresh: bool) -> None:
-        """The next unit starts where `_text` starts; `fresh`: at the beginning of a line."""
-        self._fresh, self._kind = fresh, ""  # no kind: the beginning was not looked at yet
+    def _begin(self, kind: str = "", fresh: bool = False) -> None:
+        """The next unit starts where `_text` starts; no kind: its beginning was not looked at yet; `fresh`: at the beginning of a line."""
+        self._kind, self._fresh = kind, fresh
         self._at = 0  # everything before has had its verdict
         self._fallback = 0  # a sentence ended here, but inside a bracket or a quotation
 
@@ -105,20 +101,17 @@ class SentenceSplitter:
     def flush(self) -> list[Unit]:
         """The text is complete: return the rest. The splitter can be used for another answer afterwards."""
         units = self.feed("\n\n")
-        if self._text.strip():
-            units += self._cut(len(self._text))
-        self._reset()
+        units += self._cut(len(self._text))
+        self._clause = self._first_clause
+        self._begin(fresh=True)
         return units
 
     def _cut(self, end: int) -> list[Unit]:
-        text, self._text = self._text[:end].strip(), self._text[end:]
-        kind = "prose" if self._kind == "quote" else self._kind or "prose"
-        continues, in_code = self._continues, kind == "code" and self._continues
-        self._begin(fresh=False)
-        if in_code:
-            self._kind = "code"
-        self._clause = self._clause and not text
-        return [Unit(text, kind, continues)] if text else []
+        unit = Unit(self._text[:end].strip(), "prose" if self._kind == "quote" else self._kind, self._continues)
+        self._text = self._text[end:]
+        self._begin("code" if unit.kind == "code" and unit.continues else "")
+        self._clause = self._clause and not unit
+        return [unit] if unit else []
 
     def _end(self) -> int:
         """Where the unit ends that `_text` starts with; WAIT if that is not known yet."""
@@ -127,8 +120,7 @@ class SentenceSplitter:
             return WAIT
         if self._kind == "code":
             return self._code()
-        stop = _FIRST_STOP if self._clause and self._kind == "prose" else _STOP
-        while (found := stop.search(self._text, self._at)) and found.start() < self._max:
+        while (found := _STOP.search(self._text, self._at)) and found.start() < self._max:
             end = self._verdict(found.start(), found.group())
             if end == WAIT or 0 < end <= self._max:
                 return end
@@ -161,32 +153,33 @@ class SentenceSplitter:
         if mark == "`":
             return self._ticks(at)
         if mark in CLAUSE:
-            return self._first(at, mark)
+            return self._first(at, mark) if self._clause and self._kind == "prose" else NO
         return self._terminator(at)
 
     def _terminator(self, at: int) -> int:
-        text, tail = self._text, _TAIL.match(self._text, at)
-        end = tail.end()
+        tail = _TAIL.match(self._text, at)
+        ends = self._ends(at, tail)
+        if ends is None:
+            return WAIT
+        self._at = tail.end()
+        return self._unless_inside(tail.end()) if ends else NO
+
+    def _ends(self, at: int, tail: re.Match) -> bool | None:
+        """Does what follows the mark at `at` and its tail agree that a sentence ends? None while too little of it is there."""
+        text, end, (mark, closers, emoji) = self._text, tail.end(), tail.groups()
         space = _SPACE.match(text, end).end()
         if _TAIL_GROWS.fullmatch(text, end) or (space == len(text) and space - end < WINDOW and "\n" not in text[end:space]):
-            return WAIT
-        self._at = end
+            return None
         if "\n" in text[end:space]:
-            return NO if self._class(at) == "never" else self._unless_inside(end)
+            return self._class(at) != "never"
         following = text[space : space + 1]
-        if following in GOES_ON or (tail.group(2) and following in PARTICLES):
-            return NO
-        if tail.group(1)[0] in WIDE:
-            return self._unless_inside(end)
-        if space == end and not tail.group(3):
-            return NO
-        begin = _OPENERS.match(text, space).end()
-        word = _WORD.match(text, begin)
-        begins = self._begins(at, tail.group(1), text[begin : begin + 1], word.group(), text[word.end() : word.end() + 1])
-        if begins is None:
-            self._at = at
-            return WAIT
-        return self._unless_inside(end) if begins else NO
+        if following in GOES_ON or (closers and following in PARTICLES):
+            return False
+        if mark[0] in WIDE:
+            return True
+        if space == end and not emoji:
+            return False
+        return self._begins(at, mark, *_NEXT_WORD.match(text, space).groups())
 
     def _begins(self, at: int, mark: str, first: str, word: str, after: str) -> bool | None:
         """Does `word`, which begins with `first`, begin a sentence after the mark at `at`? None while too little of it is there."""
@@ -205,8 +198,6 @@ class SentenceSplitter:
         """Of the word before a full stop: "never" ends a sentence, "number": not before one, "may_end": before a word that begins sentences."""
         before = self._text[max(0, at - 24) : at]
         found = _LAST.search(before)
-        if found is None:
-            return ""
         word = found.group()
         for name in CLASSES:
             if {word, word.lower()} & self._words[name] or before.lower().endswith(self._words["spaced"][name]):
@@ -238,10 +229,8 @@ class SentenceSplitter:
             return at
         if _MARKER_GROWS.fullmatch(text, at + 1):
             return WAIT
-        marker = _MARKER.match(text, _INDENT.match(text, at + 1).end())
-        if _BLANK.match(text, at + 1) or (marker and not (marker.lastgroup == "quote" and line.startswith(">"))):
-            return at
-        return NO
+        marker = _MARKER.match(text, at + 1)
+        return at if marker and not (marker.lastgroup == "quote" and line.startswith(">")) else NO
 
     def _ticks(self, at: int) -> int:
         """`Inline code` is stepped over, once its end is there."""
@@ -281,7 +270,6 @@ class SentenceSplitter:
 def words_of(language: str) -> dict:
     """What languages.json knows of a language or locale: sets of words, and the few words that `speakable` adds."""
     table = json.loads(files(__package__).joinpath("languages.json").read_text("utf-8"))
-    own = table.get(language.split("-")[0].lower(), {})
-    sets = {key: frozenset(own.get(key, ())) for key in (*CLASSES, "starters", "dates")}
-    spaced = {key: tuple(word for word in sets[key] if " " in word) for key in CLASSES}
-    return {"code": table["en"]["code"], "formula": table["en"]["formula"], "ordinals": False, **own, **sets, "spaced": spaced}
+    words = table["other"] | table.get(language.split("-")[0].lower(), {})
+    sets = {key: frozenset(value) for key, value in words.items() if isinstance(value, list)}
+    return words | sets | {"spaced": {key: tuple(word for word in sets[key] if " " in word) for key in CLASSES}}

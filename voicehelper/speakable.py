@@ -8,9 +8,7 @@ import re
 
 from .sentences import words_of
 
-_HEADING = re.compile(r"^\s*#{1,6}\s+")
-_ITEM = re.compile(r"^\s*(?:[-*+•]|\*{0,2}\d{1,3}[.)]\*{0,2}|[a-z]\))\s+(?:\[[ xX]\]\s+)?")
-_RULE_ROW = re.compile(r"^[\s|:\-]+$")
+_LINE_SIGN = re.compile(r"^\s*(?:#{1,6}\s+|(?:[-*+•]|\*{0,2}\d{1,3}[.)]\*{0,2}|[a-z]\))\s+(?:\[[ xX]\]\s+)?)")
 _FORMULA = re.compile(r"\$\$[^$]{1,300}\$\$|\\\([^)]{1,300}\\\)|\\\[[^\]]{1,300}\\\]|\$(?![\s\d])[^$\n]{1,100}\$")
 _IMAGE = re.compile(r"!\[([^\]]{0,200})\]\([^)\s]{0,500}\)")
 _LINK = re.compile(r"\[([^\]]{1,200})\]\((?:[^()\s]|\([^()\s]{0,100}\)){0,500}\)")
@@ -37,14 +35,8 @@ def speakable(unit: str, language: str = "en") -> str:
     if kind == "code":  # once for each fence: a long one comes in several units
         begins = unit.startswith(("```", "~~~")) and not set(unit) <= set("`~")
         return f"{words_of(language)['code']}." if begins else ""
-    text = str(unit)
-    if kind == "heading":
-        text = _HEADING.sub("", text)
-    elif kind == "item":
-        text = _ITEM.sub("", text)
-    elif kind == "row":
-        if _RULE_ROW.match(text):
-            return ""
+    text = _LINE_SIGN.sub("", unit) if kind in ("heading", "item") else unit
+    if kind == "row":
         text = ", ".join(cell for cell in (part.strip() for part in text.split("|")) if cell) + "."
     text = _QUOTE.sub("", text)
     text = _FORMULA.sub(words_of(language)["formula"], text)

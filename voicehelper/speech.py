@@ -27,10 +27,12 @@ BYTES_PER_S = SAMPLE_RATE * 2
 TICKS_PER_S = 10_000_000
 FIRST_BYTE_S = 18.0  # design §5.10; the SDK's own limits below come first
 WHOLE_S = 28.0
+STOP_S = 2.0
 POLL_S = 0.02
 REACH = 400  # characters of a link that may stand between two spoken words
 FINAL = ("spoken", "cancelled", "failed")
 RETRYABLE = ("TooManyRequests", "ConnectionFailure")  # and only before any sound: else a sentence would begin twice
+SIGNALS = ("synthesis_started", "synthesizing", "synthesis_completed", "synthesis_canceled", "synthesis_word_boundary")
 LATENCIES = {"first_byte": "FirstByte", "finish": "Finish", "connection": "Connection", "network": "Network", "service": "Service"}
 NO_SDK = "the Speech SDK is not installed, so there is text but no sound"
 NO_SDK_HINT = "Run: pip install azure-cognitiveservices-speech"
@@ -129,7 +131,7 @@ class AudioClip:
 
 def open_wav(target: str | io.BytesIO) -> wave.Wave_write:
     """A WAV file to write PCM of clips into."""
-    file = wave.open(target, "wb")
+    file = wave.open(target, "wb")  # noqa: SIM115 - closed by who asked for it, or with its last reference
     file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", "not compressed"))
     return file
 
@@ -168,8 +170,7 @@ class AzureSpeech(AbstractContextManager):
             ssml = create_response_ssml(utterance.spoken, utterance.voice)
         except VoiceHelperError as error:
             raise SpeechFailed(error.message, hint=error.hint) from None
-        pcm, words, latencies = self._line().say(ssml, utterance.spoken, cancelled)
-        return AudioClip(utterance, pcm, _placed(words, utterance.text), latencies)
+        return self._line().say(ssml, utterance, cancelled)
 
     def __exit__(self, *exc: object) -> None:
         self.close()
@@ -183,16 +184,15 @@ class AzureSpeech(AbstractContextManager):
     def _line(self) -> "_Line":
         if self._closed:
             raise SpeechCancelled("the agent is closed")
-        line = getattr(self._own, "line", None)
-        if line is None:
+        if not hasattr(self._own, "line"):
             try:
-                line = self._own.line = _Line(self._settings)
+                self._own.line = _Line(self._settings)
             except ImportError:
                 raise SpeechFailed(NO_SDK, hint=NO_SDK_HINT) from None
             except (RuntimeError, ValueError) as error:
                 raise SpeechFailed(self._settings.mask(f"the Speech SDK could not start ({error})")) from None
-            self._lines.append(line)
-        return line
+            self._lines.append(self._own.line)
+        return self._own.line
 
 
 class _Line:
@@ -202,69 +202,64 @@ class _Line:
         import azure.cognitiveservices.speech as sdk
 
         self._sdk, self._mask = sdk, settings.mask
-        # completed or canceled has come; a stop is not lost any more; the first byte has come; one more word has come
-        self._done, self._started, self._sounding, self._spelled = (threading.Event() for _ in range(4))
+        # completed or canceled has come; a stop is not lost any more; the first byte has come
+        self._done, self._started, self._sounding = (threading.Event() for _ in range(3))
+        self._spelled = threading.Condition()  # notified when one more word has come
         self._result: Any = None
         self._words: list[Word] = []
-        self._future: Any = None  # kept: a dropped future loses its request
+        self._futures: list[Any] = []  # of the request that runs; kept: a dropped future loses its request
         self._synthesizer = sdk.SpeechSynthesizer(_config(sdk, settings), audio_config=None)
-        self._signals = {
-            self._synthesizer.synthesis_started: lambda _: self._started.set(),
-            self._synthesizer.synthesizing: lambda _: self._sounding.set(),
-            self._synthesizer.synthesis_completed: self._end,
-            self._synthesizer.synthesis_canceled: self._end,
-            self._synthesizer.synthesis_word_boundary: self._word,
-        }
-        for signal, callback in self._signals.items():
-            signal.connect(callback)
+        self._synthesizer.synthesis_started.connect(lambda _: self._started.set())
+        self._synthesizer.synthesizing.connect(lambda _: self._sounding.set())
+        self._synthesizer.synthesis_completed.connect(self._end)
+        self._synthesizer.synthesis_canceled.connect(self._end)
+        self._synthesizer.synthesis_word_boundary.connect(self._word)
         self._connection = sdk.Connection.from_speech_synthesizer(self._synthesizer)
         self._connection.open(True)
 
-    def say(self, ssml: str, spoken: str, cancelled: Callable[[], bool]) -> tuple[bytes, list[Word], dict[str, float]]:
+    def say(self, ssml: str, utterance: Utterance, cancelled: Callable[[], bool]) -> AudioClip:
+        self._settle()  # an Interrupt may have left a request behind: its end must not be taken for the end of this one
         for event in (self._done, self._started, self._sounding):
             event.clear()
         self._words = words = []
-        self._future = self._synthesizer.speak_ssml_async(ssml)
-        try:
-            self._wait(cancelled)
-        finally:
-            self._let_go()
+        self._futures = [self._synthesizer.speak_ssml_async(ssml)]
+        self._wait(cancelled)
         result = self._result
         if result.reason == self._sdk.ResultReason.Canceled:
             raise self._failure(result)
         if not result.audio_data:
             raise SpeechFailed("the service sent no sound for this sentence")
-        self._await_words(spoken)
-        ordered = sorted(words, key=lambda word: word.offset_s)  # each kind of event has a thread of its own in the SDK
-        return bytes(result.audio_data), ordered, self._latencies(result)
+        self._await_words(utterance.spoken)
+        return AudioClip(utterance, bytes(result.audio_data), _placed(words, utterance.text), self._latencies(result))
 
     def _wait(self, cancelled: Callable[[], bool]) -> None:
         begun = time.monotonic()
         while not self._done.wait(POLL_S):
-            silent = time.monotonic() - begun
+            waited = time.monotonic() - begun
             if cancelled():
-                self._stop()
+                self._settle()
                 raise SpeechCancelled("stopped")
-            if silent > WHOLE_S or (silent > FIRST_BYTE_S and not self._sounding.is_set()):
-                self._stop()
-                raise SpeechFailed(f"the speech service sent no complete sound within {silent:.0f} s")
+            if waited > WHOLE_S or (waited > FIRST_BYTE_S and not self._sounding.is_set()):
+                self._settle()
+                raise SpeechFailed(f"the speech service sent no complete sound within {waited:.0f} s")
+        self._settle()
 
-    def _stop(self) -> None:
-        """A stop that is not lost: after `synthesis_started`, and not done before the SDK says so."""
-        deadline = time.monotonic() + 2.0
-        while not (self._started.wait(POLL_S) or self._done.is_set() or time.monotonic() > deadline):
-            pass
-        stopping = self._synthesizer.stop_speaking_async()
-        while not self._done.wait(POLL_S) and time.monotonic() < deadline:
-            pass
+    def _settle(self) -> None:
+        """Leave no request behind. A stop that is not lost: after `synthesis_started`, and not done before the SDK says so.
+
+        A future nobody asks keeps five threads of the SDK for ever; once the end has come, asking does not wait.
+        """
+        deadline = time.monotonic() + STOP_S
+        if self._futures and not self._done.is_set():
+            while not (self._started.wait(POLL_S) or self._done.is_set() or time.monotonic() > deadline):
+                pass
+            self._futures.append(self._synthesizer.stop_speaking_async())
+            while not self._done.wait(POLL_S) and time.monotonic() < deadline:
+                pass
         if self._done.is_set():
-            stopping.get()
-
-    def _let_go(self) -> None:
-        """A future nobody asks keeps five threads of the SDK for ever; once the end has come, asking does not wait."""
-        if self._future is not None and self._done.is_set():
-            self._future.get()
-            self._future = None
+            futures, self._futures = self._futures, []  # close() may be here at the same time
+            for future in futures:
+                future.get()
 
     def _end(self, event: Any) -> None:
         self._result = event.result
@@ -272,18 +267,15 @@ class _Line:
 
     def _word(self, event: Any) -> None:
         if "Word" in str(event.boundary_type):
-            self._words.append(Word(event.text, event.audio_offset / TICKS_PER_S, event.duration.total_seconds()))
-            self._spelled.set()
+            with self._spelled:
+                self._words.append(Word(event.text, event.audio_offset / TICKS_PER_S, event.duration.total_seconds()))
+                self._spelled.notify()
 
     def _await_words(self, spoken: str) -> None:
         """The last word's event may come after the end of the sound: give it a moment."""
         letters = "".join(filter(str.isalnum, spoken))
-        deadline = time.monotonic() + 0.2
-        while time.monotonic() < deadline:
-            if self._words and letters.endswith("".join(filter(str.isalnum, self._words[-1].text)) or "?"):
-                return
-            self._spelled.wait(0.005)
-            self._spelled.clear()
+        with self._spelled:
+            self._spelled.wait_for(lambda: self._words and letters.endswith("".join(filter(str.isalnum, self._words[-1].text)) or "?"), 0.2)
 
     def _failure(self, result: Any) -> SpeechFailed | SpeechCancelled:
         details = result.cancellation_details
@@ -294,19 +286,15 @@ class _Line:
         return SpeechFailed(f"{code}: {said}", retryable=code in RETRYABLE and not result.audio_data)
 
     def _latencies(self, result: Any) -> dict[str, float]:
-        key = "SpeechServiceResponse_Synthesis{}LatencyMs"
-        keys = {name: getattr(self._sdk.PropertyId, key.format(word), None) for name, word in LATENCIES.items()}
-        found = {name: result.properties.get_property(key) for name, key in keys.items() if key is not None}
-        return {name: float(value) for name, value in found.items() if value}
+        keys = {name: getattr(self._sdk.PropertyId, f"SpeechServiceResponse_Synthesis{word}LatencyMs") for name, word in LATENCIES.items()}
+        return {name: float(value) for name, key in keys.items() if (value := result.properties.get_property(key))}
 
     def close(self) -> None:
-        if self._future is not None and not self._done.is_set():
-            self._stop()
-        self._let_go()
-        for signal in self._signals:
-            signal.disconnect_all()
+        self._settle()
+        for name in SIGNALS:
+            getattr(self._synthesizer, name).disconnect_all()
         self._connection.close()
-        self._signals, self._future, self._connection, self._synthesizer, self._result = {}, None, None, None, None
+        self._futures, self._connection, self._synthesizer, self._result = [], None, None, None
 
 
 def _config(sdk: Any, settings: Settings) -> Any:
@@ -320,10 +308,11 @@ def _config(sdk: Any, settings: Settings) -> Any:
 
 
 def _placed(words: list[Word], text: str) -> tuple[Word, ...]:
-    """Words with their place in the text of the utterance, where signs and links may stand between them; not found is not looked for far away."""
+    """Words in order, with their place in the text of the utterance, where signs and links may stand between them; not found is not looked for
+    far away."""
     placed, at = [], 0
-    for word in words:
+    for word in sorted(words, key=lambda word: word.offset_s):  # each kind of event has a thread of its own in the SDK
         found = text.find(word.text, at, at + len(word.text) + REACH)
-        at = found + len(word.text) if found >= 0 else at
         placed.append(replace(word, text_offset=found))
+        at = found + len(word.text) if found >= 0 else at
     return tuple(placed)

@@ -61,13 +61,11 @@ class TTSQueue:
         self.generation = 0
         self.on_change: Callable[[Utterance], None] | None = None
         self._line: deque[Utterance] = deque()  # everything not final and not handed over, in order of the text
-        self._outside: deque[AudioClip] = deque()  # handed over, not over yet, in order
+        self._outside: deque[Utterance] = deque()  # handed over, not over yet, in order
         self._handed = 0  # how many clips were handed over
-        self.is_blocked = False
+        self.is_blocked = self.is_limited = self._closed = False
         self._stopping = 0  # interrupts on their way to the player: nothing new is handed over until they are there
-        self.is_limited = False
         self._requests: deque[float] = deque(maxlen=FREE_TIER)  # when the latest ones began
-        self._closed = False
         self._wake = threading.Condition()  # guards all of the above; notified whenever one of them changed
         if hasattr(player, "on_report"):
             player.on_report = self._report
@@ -80,14 +78,12 @@ class TTSQueue:
         """Queue one utterance. Never blocks. One of an older generation, or after close(), is cancelled; one with nothing to say is done at once."""
         with self._wake:
             if self._closed or utterance.generation < self.generation:
-                status, reason = "cancelled", "closed" if self._closed else "interrupted"
+                self._move(utterance, "cancelled", "closed" if self._closed else "interrupted")
             elif not utterance.spoken.strip():
-                status, reason = "spoken", "nothing to say"
+                self._move(utterance, "spoken", "nothing to say")
             else:
-                status, reason = "queued", None
                 self._line.append(utterance)
-            self._move(utterance, status, reason)
-            self._wake.notify_all()
+                self._move(utterance, "queued")
         self._tell([utterance])
 
     def interrupt(self, reason: str = "interrupted") -> int:
@@ -99,16 +95,15 @@ class TTSQueue:
         handed, pending = self._handed, self._pending()
         try:  # also a KeyboardInterrupt in here must not leave `_stopping` behind
             with self._wake:
-                self.generation += 1
+                generation = self.generation = self.generation + 1
                 self._stopping += 1
                 told = self._heard(pending) if handed == self._handed else []  # else `pending` does not know the newest clip
-                dropped = [clip.utterance for clip in self._outside] + list(self._line)
+                dropped = [*self._outside, *self._line]
                 self._outside.clear()
                 self._line.clear()
                 for utterance in dropped:
                     self._move(utterance, "cancelled", reason)
                 self.is_blocked = False
-                generation = self.generation
             self._player.stop()
         finally:
             with self._wake:
@@ -119,14 +114,14 @@ class TTSQueue:
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until every utterance is final. False after `timeout` seconds, or when the player is blocked and nothing can sound."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            with self._wake:
-                if not self._line and not self._outside:
-                    return True
-                if self.is_blocked or (deadline is not None and time.monotonic() >= deadline):
+        deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
+        with self._wake:
+            while self._line or self._outside:
+                left = deadline - time.monotonic()
+                if self.is_blocked or left <= 0:
                     return False
-                self._wake.wait(IDLE_S if deadline is None else max(0.0, min(IDLE_S, deadline - time.monotonic())))
+                self._wake.wait(min(IDLE_S, left))
+        return True
 
     def close(self, timeout: float = 2.5) -> None:
         """Drop everything and end the threads. Idempotent."""
@@ -149,11 +144,10 @@ class TTSQueue:
 
     def tts_worker(self) -> None:
         """One synthesis thread: take the next queued utterance, make its clip, until close()."""
-        if hasattr(self._synthesizer, "prepare"):
-            try:
-                self._synthesizer.prepare()
-            except Exception:
-                pass  # the first utterance will say why, where a learner sees it
+        try:
+            self._synthesizer.prepare()
+        except Exception:
+            pass  # it has none, or the first utterance will say why, where a learner sees it
         while (utterance := self._take()) is not None:
             self._tell([utterance])
             clip, status, reason = self._synthesize(utterance)
@@ -161,10 +155,7 @@ class TTSQueue:
                 if utterance.is_final:  # interrupted meanwhile: the clip is dropped here
                     continue
                 utterance.clip = clip
-                if status != "ready":
-                    self._line.remove(utterance)
                 self._move(utterance, status, reason)
-                self._wake.notify_all()
             self._tell([utterance])
 
     def _take(self) -> Utterance | None:
@@ -181,9 +172,8 @@ class TTSQueue:
     def _synthesize(self, utterance: Utterance) -> tuple[AudioClip | None, str, str | None]:
         """The clip and the status that follows. Only what was refused before any sound is tried again (the voice says so: `retryable`)."""
         for attempt in range(ATTEMPTS):
-            if not self._admit(utterance, PAUSE_S * attempt * random.uniform(1.0, 1.5)):
-                return None, "cancelled", "nobody waits for it any more"
             try:
+                self._admit(utterance, self._clock() + PAUSE_S * attempt * random.uniform(1.0, 1.5))
                 clip = self._synthesizer.synthesize(utterance, lambda: utterance.is_final)
                 return (clip, "ready", None) if clip and clip.pcm else (None, "failed", "the voice returned no sound")
             except SpeechCancelled as error:
@@ -195,27 +185,26 @@ class TTSQueue:
                     return None, "failed", reason
         return None, "failed", f"{reason} (tried {ATTEMPTS} times)"
 
-    def _admit(self, utterance: Utterance, pause: float) -> bool:
-        """Wait until a request may be made; False if nobody wants it any more."""
-        begun = self._clock()
+    def _admit(self, utterance: Utterance, earliest: float) -> None:
+        """Wait until a request may be made; SpeechCancelled if nobody wants it any more."""
         with self._wake:
+            utterance.times.pop("synthesising", None)  # not asked for yet, so the voice can't be late
             while not utterance.is_final:
                 now = self._clock()
                 full = self.is_limited and len(self._requests) == FREE_TIER
-                wait = max(begun + pause, self._requests[0] + PERIOD_S if full else begun) - now
+                wait = (max(earliest, self._requests[0] + PERIOD_S) if full else earliest) - now
                 if wait <= 0:
                     self._requests.append(now)
                     self._move(utterance, "synthesising")
-                    return True
+                    return
                 self._wake.wait(min(IDLE_S, wait))
-        return False
+        raise SpeechCancelled("nobody waits for it any more")
 
     def _overdue(self) -> list[Utterance]:
         """Give up what a voice has worked on for too long."""
         limit = self._clock() - SYNTHESIS_S
-        late = [item for item in self._line if item.status == "synthesising" and item.times["synthesising"] < limit]
+        late = [item for item in self._line if item.status == "synthesising" and item.times.get("synthesising", limit) < limit]
         for utterance in late:
-            self._line.remove(utterance)
             self._move(utterance, "failed", f"the voice needed more than {SYNTHESIS_S:.0f} s")
         return late
 
@@ -244,18 +233,15 @@ class TTSQueue:
     def _next_clip(self) -> AudioClip | None:
         if self._stopping or len(self._outside) >= OUTSIDE or not self._line or self._line[0].status != "ready":
             return None
-        utterance = self._line.popleft()
-        self._outside.append(utterance.clip)
-        return utterance.clip
+        self._outside.append(self._line.popleft())
+        return self._outside[-1].clip
 
     def _hand_over(self, clip: AudioClip) -> list[Utterance]:
         try:
             self._player.enqueue(clip)  # drops it if an interrupt came in between: the utterance is cancelled then
         except Exception as error:
             with self._wake:
-                self._outside = deque(other for other in self._outside if other is not clip)
                 self._move(clip.utterance, "failed", f"the player could not take it ({type(error).__name__}: {error})")
-                self._wake.notify_all()
             return [clip.utterance]
         with self._wake:
             clip.utterance.times["handed"] = self._clock()  # from here on the player's clock counts it
@@ -265,54 +251,53 @@ class TTSQueue:
     def _heard(self, pending: float) -> list[Utterance]:
         """Settle what the player's clock shows: with `pending` seconds to go, the earlier clips are over."""
         changed = []
-        while not self.is_blocked and self._outside and "handed" in self._outside[0].utterance.times:
-            clip = self._outside[0]
-            after = sum(other.duration_s for other in list(self._outside)[1:] if "handed" in other.utterance.times)
-            left = max(0.0, pending - after)
-            clip.utterance.heard_s = min(clip.duration_s, max(clip.utterance.heard_s, clip.duration_s - left))
-            if left > EPSILON_S:
-                if left < clip.duration_s and clip.utterance.status == "ready":
-                    self._move(clip.utterance, "playing")
-                    changed.append(clip.utterance)
+        while not self.is_blocked and self._outside and "handed" in self._outside[0].times:
+            utterance, *behind = self._outside
+            duration = utterance.clip.duration_s
+            left = max(0.0, pending - sum(other.clip.duration_s for other in behind if "handed" in other.times))
+            utterance.heard_s = min(duration, max(utterance.heard_s, duration - left))
+            if left <= EPSILON_S:
+                self._move(utterance, "spoken")
+            elif left < duration and utterance.status == "ready":
+                self._move(utterance, "playing")
+            else:
                 break
-            self._finish(clip)
-            changed.append(clip.utterance)
+            changed.append(utterance)
         return changed
-
-    def _finish(self, clip: AudioClip) -> None:
-        self._outside.remove(clip)
-        if not clip.utterance.is_final:
-            clip.utterance.heard_s = clip.duration_s
-        self._move(clip.utterance, "spoken")
-        self._wake.notify_all()
 
     def _report(self, utterance: Utterance, what: str, heard_s: float) -> None:
         """The player says what really happened; it may come late, when a cell is over."""
         with self._wake:
-            clip = next((clip for clip in self._outside if clip.utterance is utterance), None)
-            if clip is None:
+            if utterance not in self._outside:
                 return
             told = [utterance]
             self.is_blocked = what == "blocked"
             if what == "started":
-                while self._outside[0] is not clip:  # the report of its end was lost, or comes later
-                    told.append(self._outside[0].utterance)
-                    self._finish(self._outside[0])
+                for earlier in list(self._outside)[: self._outside.index(utterance)]:  # the report of its end was lost, or comes later
+                    self._move(earlier, "spoken")
+                    told.append(earlier)
                 self._move(utterance, "playing")
             elif what == "blocked":
                 self._move(utterance, "ready")
                 utterance.heard_s = 0.0
+            elif what == "ended" and heard_s:
+                self._move(utterance, "spoken")
             elif what == "ended":
-                if not heard_s:
-                    self._move(utterance, "failed", "the page could not play it")
-                self._finish(clip)
-            self._wake.notify_all()
+                self._move(utterance, "failed", "the page could not play it")
         self._tell(told)
 
     def _move(self, utterance: Utterance, status: str, reason: str | None = None) -> None:
-        if not utterance.is_final:
-            utterance.status, utterance.reason = status, reason
-            utterance.times[status] = self._clock()
+        """The one place where a status changes, with `_wake` held: nothing final stays in a list, and whoever waits looks again."""
+        if utterance.is_final:
+            return
+        utterance.status, utterance.reason = status, reason
+        utterance.times[status] = self._clock()
+        if status == "spoken" and utterance.clip is not None:
+            utterance.heard_s = utterance.clip.duration_s
+        for place in (self._line, self._outside):
+            if utterance.is_final and utterance in place:
+                place.remove(utterance)
+        self._wake.notify_all()
 
     def _tell(self, utterances: list[Utterance]) -> None:
         if self.on_change is not None:
