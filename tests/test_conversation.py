@@ -500,12 +500,6 @@ def test_items_are_kept_once_in_the_server_s_order(talk):
     assert [(kept["id"], kept["role"]) for kept in talk.it.items] == [("a", "user"), ("b", "assistant")]
 
 
-def test_rate_limits_are_the_last_ones_announced(talk):
-    for remaining in (9, 8):
-        talk.say(server("rate_limits.updated", rate_limits=[{"name": "tokens", "remaining": remaining}]))
-    assert talk.it.rate_limits == [{"name": "tokens", "remaining": 8}]
-
-
 def test_an_event_is_told_which_turn_it_belongs_to(running):
     assert running.it.turn_of(parse(delta("resp_1", "x"))) == "turn_1"
     running.say(done("resp_1"))
@@ -654,3 +648,15 @@ def test_refusals_at_any_moment_still_leave_every_turn_in_one_final_state(script
         play.step("pass", 0, "x")
     assert all(turn.status in FINAL for turn in play.turns)
     assert all(len(ends) == 1 for ends in play.ends.values())
+
+
+def test_a_character_whose_halves_come_in_two_deltas_is_whole_and_a_half_alone_is_replaced(running):
+    """JSON may carry half of a surrogate pair; a text with a lone one can't be printed, shown or saved."""
+    running.say(delta("resp_1", "Yes \ud83d"))
+    assert running.turn.text == "One. Yes "
+    running.say(delta("resp_1", "\ude00!"), delta("resp_1", " No \ud83d here \udc00."), delta("resp_1", " End \ud83d"), done("resp_1"))
+    assert running.turn.text == "One. Yes 😀! No \ufffd here \ufffd. End "
+    running.turn.text.encode()
+    following = running.it.begin(TurnRecord("turn_2", "again"))
+    running.say(created("resp_2"), delta("resp_2", "\ude00 new"))
+    assert following.text == "\ufffd new"

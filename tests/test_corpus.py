@@ -66,7 +66,9 @@ def score(cases: list[dict], step: int = 4) -> Score:
 @pytest.mark.parametrize("half", HALVES)
 def test_precision_is_at_least_98_and_recall_96_per_cent(half, record_testsuite_property):
     found = score(HALVES[half])
-    record_testsuite_property("score", f"{half}: precision {found.precision:.4f}, recall {found.recall:.4f} of {found.right + found.missed}")
+    record_testsuite_property(
+        "score", f"{half}: precision {found.precision:.4f}, recall {found.recall:.4f} of {found.right + found.missed}"
+    )
     assert found.right > 600
     assert found.precision >= 0.98
     assert found.recall >= 0.96

@@ -34,6 +34,11 @@ def dotenv(path, content: str | bytes | dict):
     return file
 
 
+def plain(settings: Settings) -> dict:
+    """All fields, keys revealed."""
+    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in vars(settings).items()}
+
+
 def load(environ: dict, path="") -> Settings:
     """Settings from these variables alone ("" is no file)."""
     return Settings.load(path, environ)
@@ -249,12 +254,12 @@ ENCODINGS = {
 def test_an_env_file_is_read_however_an_editor_wrote_it(tmp_path, encode, quotes):
     left, right = (quotes[:1], quotes[1:])
     text = "".join(f"{name}={left}{value}{right}\n" for name, value in FOUR.items())
-    assert load({}, dotenv(tmp_path, encode(text))) == load(FOUR)
+    assert plain(load({}, dotenv(tmp_path, encode(text)))) == plain(load(FOUR))
 
 
 def test_smart_quotes_of_a_windows_code_page_are_understood(tmp_path):
     text = "".join(f"{name}=“{value}”\n" for name, value in FOUR.items())
-    assert load({}, dotenv(tmp_path, text.encode("cp1252"))) == load(FOUR)
+    assert plain(load({}, dotenv(tmp_path, text.encode("cp1252")))) == plain(load(FOUR))
 
 
 def test_nothing_in_a_value_is_replaced(tmp_path):
@@ -304,11 +309,9 @@ def test_settings_are_frozen():
         load(FOUR).deployment = "other"
 
 
-def test_a_secret_is_true_when_there_is_one_and_equal_to_itself():
+def test_a_secret_is_true_when_there_is_one():
     assert Secret("a")
     assert not Secret("")
-    assert Secret(OPENAI_KEY) == Secret(OPENAI_KEY) != Secret(SPEECH_KEY)
-    assert len({Secret(OPENAI_KEY), Secret(OPENAI_KEY)}) == 1
 
 
 def test_a_traceback_with_local_variables_shows_no_key():

@@ -141,7 +141,6 @@ class Conversation:
         config: what is asked of the session.
         session: the server's effective session, {} before it said so.
         turns: a `TurnRecord` for each turn, oldest first.
-        rate_limits: the last ones announced.
     """
 
     def __init__(self, config: SessionConfig | None = None):
@@ -149,14 +148,13 @@ class Conversation:
         self.session: dict[str, Any] = {}
         self._items: dict[str, dict[str, Any]] = {}  # by id, in the order of the server
         self.turns: list[TurnRecord] = []
-        self.rate_limits: list[dict[str, Any]] = []
         self._out: deque[tuple[dict[str, Any], TurnRecord | None]] = deque()
         self._waiting: deque[TurnRecord] = deque()
         self._open: TurnRecord | None = None  # whose response the server is busy with, final or not
         self._config_event: str | None = None
         self._counter = 0
         self._silent_since = 0.0  # the last sign of life of the open response
-        self._began = False
+        self._began, self._half = False, ""
 
     @property
     def items(self) -> list[dict[str, Any]]:
@@ -229,8 +227,6 @@ class Conversation:
                 outcomes = self._delta(record, event.delta)
             case events.ResponseDone() if record := self._mine(event.response.get("id"), now):
                 outcomes = self._done(record, event.response)
-            case events.RateLimitsUpdated():
-                self.rate_limits = event.rate_limits
             case events.ErrorEvent():
                 outcomes = self._error(event.error)
         self._next(now)
@@ -261,6 +257,9 @@ class Conversation:
 
     def _delta(self, record: TurnRecord, text: str) -> list[Outcome]:
         self._began = True
+        text = self._half + text
+        self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""  # of a character whose other half comes with the next delta
+        text = text.removesuffix(self._half).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         if record.status != "running" or not text:
             return []
         record.pieces.append(text)
@@ -302,7 +301,7 @@ class Conversation:
             return
         record = self._waiting[0]
         record.event_ids = (self._event_id("item"), self._event_id("ask"))
-        self._silent_since, self._began = now, False
+        self._silent_since, self._began, self._half = now, False, ""
         content = [{"type": "input_text", "text": record.user_text}]
         item = {"type": "message", "role": "user", "content": content}
         create = {"type": "conversation.item.create", "event_id": record.event_ids[0], "item": item}

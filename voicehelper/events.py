@@ -66,41 +66,11 @@ class ResponseDone(Event, name="response.done"):
     response: dict
 
 
-class OutputItemAdded(Event, name="response.output_item.added"):
-    """An item of the answer begins."""
-
-    item: dict
-
-
-class OutputItemDone(Event, name="response.output_item.done"):
-    """An item of the answer is complete."""
-
-    item: dict
-
-
-class ContentPartAdded(Event, name="response.content_part.added"):
-    """A part of an item begins; text answers have one."""
-
-    part: dict
-
-
-class ContentPartDone(Event, name="response.content_part.done"):
-    """A part of an item is complete."""
-
-    part: dict
-
-
 class TextDelta(Event, name="response.output_text.delta"):
     """The next piece of text."""
 
     response_id: str
     delta: str
-
-
-class TextDone(Event, name="response.output_text.done"):
-    """All of the text again."""
-
-    text: str
 
 
 class RateLimitsUpdated(Event, name="rate_limits.updated"):

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from .speech import AudioClip, open_wav
 
@@ -96,17 +96,16 @@ class WavPlayer(SilentPlayer):
         super().__init__(clock)
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._turn, self._file = "", None
+        self._files: dict[str, Any] = {}  # the open one, by its turn
 
     def _take(self, clip: AudioClip) -> None:
         super()._take(clip)
-        if self._turn != clip.utterance.turn_id:
-            self._turn = clip.utterance.turn_id
-            name = f"{Path(self._turn).name}.wav"
-            self._file = open_wav(str(self.folder / name))  # the file before is closed with its last reference
-        self._file.writeframes(clip.pcm)  # the header is right after each clip
+        turn = clip.utterance.turn_id
+        if turn not in self._files:  # the file before is closed with its last reference
+            self._files = {turn: open_wav(str(self.folder / f"{Path(turn).name}.wav"))}
+        self._files[turn].writeframes(clip.pcm)  # the header is right after each clip
 
     def stop(self) -> None:
         super().stop()
         with self._lock:
-            self._turn, self._file = "", None
+            self._files = {}

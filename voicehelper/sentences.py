@@ -58,9 +58,6 @@ class Unit(str):
         continues: True when the sentence goes on in the next unit (a first clause, or a forced cut).
     """
 
-    kind: str
-    continues: bool
-
     def __new__(cls, text: str, kind: str = "prose", continues: bool = False) -> "Unit":
         made = super().__new__(cls, text)
         made.kind, made.continues = kind, continues

@@ -48,12 +48,6 @@ class Secret:
     def __bool__(self) -> bool:
         return bool(self._value)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
     def __repr__(self) -> str:
         return "Secret('****')"
 
@@ -111,7 +105,7 @@ class Settings:
         if backend == "practice" or (not backend and len(missing) == len(REQUIRED)):
             return cls._practice(values)
         if missing:
-            raise SettingsError(_missing_words(missing, values))
+            raise SettingsError(", ".join(f"{name} is {'still a placeholder' if name in values else 'missing'}" for name in missing))
         endpoint, key, speech_key, region = (values[name] for name in REQUIRED)
         region = re.sub(r"\s+", "", region).lower()
         if not re.fullmatch(r"[a-z0-9]+", region):
@@ -207,10 +201,3 @@ def _decode(content: bytes) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         return content.decode("cp1252", "replace")
-
-
-def _missing_words(missing: list[str], values: Mapping[str, str | Secret]) -> str:
-    still = [name for name in missing if name in values]
-    absent = [name for name in missing if name not in still]
-    said = [(absent, "is missing", "are missing"), (still, "is still a placeholder", "are still placeholders")]
-    return "; ".join(f"{', '.join(names)} {one if len(names) == 1 else many}" for names, one, many in said if names)

@@ -14,7 +14,6 @@ import wave
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from typing import Any, Protocol
 
 from .errors import SpeechCancelled, SpeechFailed, VoiceHelperError
@@ -34,16 +33,6 @@ FINAL = ("spoken", "cancelled", "failed")
 RETRYABLE = ("TooManyRequests", "ConnectionFailure")  # and only before any sound: else a sentence would begin twice
 SIGNALS = ("synthesis_started", "synthesizing", "synthesis_completed", "synthesis_canceled", "synthesis_word_boundary")
 LATENCIES = {"first_byte": "FirstByte", "finish": "Finish", "connection": "Connection", "network": "Network", "service": "Service"}
-NO_SDK = "the Speech SDK is not installed, so there is text but no sound"
-NO_SDK_HINT = "Run: pip install azure-cognitiveservices-speech"
-
-
-def has_sdk() -> bool:
-    """Whether the Speech SDK is installed."""
-    try:
-        return find_spec("azure.cognitiveservices.speech") is not None
-    except ModuleNotFoundError:
-        return False
 
 
 class Utterance:
@@ -62,6 +51,7 @@ class Utterance:
         status: queued, synthesising, ready, playing, then exactly one of spoken, cancelled, failed.
         reason: why it was cancelled or failed.
         clip: its sound, once ready.
+        attempts: how many requests were made for it.
         heard_s: seconds of it that were heard.
         times: when each status was reached, in the queue's clock.
     """
@@ -83,6 +73,7 @@ class Utterance:
         self.spoken = speakable(text, self.language) if spoken is None else spoken
         self.status, self.reason = "queued", None
         self.clip: AudioClip | None = None
+        self.attempts = 0
         self.heard_s = 0.0
         self.times: dict[str, float] = {}
 
@@ -188,7 +179,8 @@ class AzureSpeech(AbstractContextManager):
             try:
                 self._own.line = _Line(self._settings)
             except ImportError:
-                raise SpeechFailed(NO_SDK, hint=NO_SDK_HINT) from None
+                words = "the Speech SDK is not installed, so there is text but no sound"
+                raise SpeechFailed(words, hint="Run: pip install azure-cognitiveservices-speech") from None
             except (RuntimeError, ValueError) as error:
                 raise SpeechFailed(self._settings.mask(f"the Speech SDK could not start ({error})")) from None
             self._lines.append(self._own.line)

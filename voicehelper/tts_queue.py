@@ -9,14 +9,13 @@ Theory, in the order one would invent it:
  3. Two workers finish out of order. So they only make clips; one delivery thread walks the list from its front.
  4. A clip handed to the player can't be called back by a list. So at most two are outside: one playing, one ready.
  5. An interrupt must also reach what is being synthesised right now. So every utterance carries the generation it was made in; `interrupt()` adds
-    one, and whatever comes back with an older number is dropped.
+    one and cancels what there is; the clip that a worker is busy with is dropped when it comes, and what is put later with an older number, too.
  6. A voice may be busy, lost, or silent for ever. So a request that was refused before any sound is made once more; after a refusal for too
     many requests the queue keeps to the pace of the free tier; and a sentence that takes too long fails, so that the next one can sound.
 The queue alone decides what state an utterance is in. No lock is held while the synthesizer, the player or `on_change` is called.
 """
 
 import logging
-import random
 import re
 import threading
 import time
@@ -77,7 +76,7 @@ class TTSQueue:
     def put(self, utterance: Utterance) -> None:
         """Queue one utterance. Never blocks. One of an older generation, or after close(), is cancelled; one with nothing to say is done at once."""
         with self._wake:
-            if self._closed or utterance.generation < self.generation:
+            if self._closed or utterance.generation < self.generation or utterance.is_final:
                 self._move(utterance, "cancelled", "closed" if self._closed else "interrupted")
             elif not utterance.spoken.strip():
                 self._move(utterance, "spoken", "nothing to say")
@@ -162,48 +161,40 @@ class TTSQueue:
         with self._wake:
             while not self._closed:
                 ahead = sum(item.status == "ready" for item in self._line)
-                found = next((item for item in self._line if item.status == "queued"), None)
+                found = next((item for item in self._line if item.status == "queued" and self._is_due(item)), None)
                 if found is not None and ahead < READY:
+                    self._requests.append(self._clock())
+                    found.attempts += 1
                     self._move(found, "synthesising")
                     return found
                 self._wake.wait(IDLE_S)
         return None
 
-    def _synthesize(self, utterance: Utterance) -> tuple[AudioClip | None, str, str | None]:
-        """The clip and the status that follows. Only what was refused before any sound is tried again (the voice says so: `retryable`)."""
-        for attempt in range(ATTEMPTS):
-            try:
-                self._admit(utterance, self._clock() + PAUSE_S * attempt * random.uniform(1.0, 1.5))
-                clip = self._synthesizer.synthesize(utterance, lambda: utterance.is_final)
-                return (clip, "ready", None) if clip and clip.pcm else (None, "failed", "the voice returned no sound")
-            except SpeechCancelled as error:
-                return None, "cancelled", error.message
-            except BaseException as error:  # whatever a voice does, the text and the other sentences go on
-                reason = str(error) if isinstance(error, SpeechFailed) else f"{type(error).__name__}: {error}"
-                self.is_limited = self.is_limited or bool(_THROTTLED.search(reason))
-                if not (isinstance(error, SpeechFailed) and error.retryable):
-                    return None, "failed", reason
-        return None, "failed", f"{reason} (tried {ATTEMPTS} times)"
+    def _is_due(self, utterance: Utterance) -> bool:
+        """May its request be made now? Not in the pause after a refusal, and not faster than the free tier allows."""
+        now = self._clock()
+        full = self.is_limited and len(self._requests) == FREE_TIER and now < self._requests[0] + PERIOD_S
+        return not full and now >= utterance.times["queued"] + PAUSE_S * utterance.attempts
 
-    def _admit(self, utterance: Utterance, earliest: float) -> None:
-        """Wait until a request may be made; SpeechCancelled if nobody wants it any more."""
-        with self._wake:
-            utterance.times.pop("synthesising", None)  # not asked for yet, so the voice can't be late
-            while not utterance.is_final:
-                now = self._clock()
-                full = self.is_limited and len(self._requests) == FREE_TIER
-                wait = (max(earliest, self._requests[0] + PERIOD_S) if full else earliest) - now
-                if wait <= 0:
-                    self._requests.append(now)
-                    self._move(utterance, "synthesising")
-                    return
-                self._wake.wait(min(IDLE_S, wait))
-        raise SpeechCancelled("nobody waits for it any more")
+    def _synthesize(self, utterance: Utterance) -> tuple[AudioClip | None, str, str | None]:
+        """The clip and the status that follows. Only what was refused before any sound is queued again (the voice says so: `retryable`)."""
+        try:
+            clip = self._synthesizer.synthesize(utterance, lambda: utterance.is_final)
+            return (clip, "ready", None) if clip and clip.pcm else (None, "failed", "the voice returned no sound")
+        except SpeechCancelled as error:
+            return None, "cancelled", error.message
+        except BaseException as error:  # whatever a voice does, the text and the other sentences go on
+            reason = str(error) if isinstance(error, SpeechFailed) else f"{type(error).__name__}: {error}"
+            self.is_limited = self.is_limited or bool(_THROTTLED.search(reason))
+            again = isinstance(error, SpeechFailed) and error.retryable
+            if again and utterance.attempts < ATTEMPTS:
+                return None, "queued", reason
+            return None, "failed", f"{reason} (tried {ATTEMPTS} times)" if again else reason
 
     def _overdue(self) -> list[Utterance]:
         """Give up what a voice has worked on for too long."""
         limit = self._clock() - SYNTHESIS_S
-        late = [item for item in self._line if item.status == "synthesising" and item.times.get("synthesising", limit) < limit]
+        late = [item for item in self._line if item.status == "synthesising" and item.times["synthesising"] < limit]
         for utterance in late:
             self._move(utterance, "failed", f"the voice needed more than {SYNTHESIS_S:.0f} s")
         return late

@@ -18,14 +18,13 @@ from ..events import ErrorEvent, Event, EventLog
 from ..player import Player
 from ..realtime import RealtimeConnection
 from ..settings import Secret, Settings
-from ..speech import NO_SDK, NO_SDK_HINT, Utterance, has_sdk
+from ..speech import Utterance
 from ..ssml import Voice, legal_text
 from . import live
 from .handlers import Handlers
 from .speaker import Speaker
 from .turn import Stream, Turn
 
-__all__ = ["ConversationAgent", "Stream", "Turn"]
 MAX_CHARS = 32_000
 CONFIRM_S = 10.0
 CONNECT_AGAIN = "Run the cell with connect() again."
@@ -101,13 +100,12 @@ class ConversationAgent(AbstractContextManager):
             if started := agent or practice:
                 started.close()
             raise
-        live.remember(agent, replace)
+        live.agents()[agent] = replace
         return agent
 
     @property
     def where(self) -> str:
-        sound = "" if has_sdk() else f". No sound: {NO_SDK}. {NO_SDK_HINT}"
-        return f"{self.settings.where}{' (closed)' if self._closed else ''}{sound}"
+        return f"{self.settings.where}{' (closed)' if self._closed else ''}"
 
     # -- asking
 
@@ -177,7 +175,7 @@ class ConversationAgent(AbstractContextManager):
         self.connection.close(max(0.2, min(1.0, deadline - time.monotonic())))
         if practice is not None:
             practice.close(max(0.2, deadline - time.monotonic()))
-        live.forget(self)
+        live.agents().pop(self, None)
 
     def __exit__(self, *exc: object) -> None:
         self.close()

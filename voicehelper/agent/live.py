@@ -15,8 +15,8 @@ from ..settings import Settings
 _SLOT = "_voicehelper_live"  # in sys.modules: survives a reload of voicehelper, which a module global does not
 
 
-def _agents() -> dict[Any, bool]:
-    """The live agents, oldest first, each with whether the next connect() replaces it."""
+def agents() -> dict[Any, bool]:
+    """The live agents, oldest first, each with whether the next connect() replaces it. All are closed when the interpreter ends."""
     if _SLOT not in sys.modules:
         sys.modules[_SLOT] = types.ModuleType(_SLOT)
         sys.modules[_SLOT].agents = {}
@@ -26,21 +26,11 @@ def _agents() -> dict[Any, bool]:
 
 def current() -> Any:
     """The live agent, or None."""
-    return next((agent for agent, replaced in reversed(list(_agents().items())) if replaced), None)
-
-
-def remember(agent: Any, replace: bool) -> None:
-    """Close this agent when the interpreter ends; with `replace` it is also the one that the next connect() closes."""
-    _agents()[agent] = replace
-
-
-def forget(agent: Any) -> None:
-    """The agent is closed."""
-    _agents().pop(agent, None)
+    return next((agent for agent, replaced in reversed(list(agents().items())) if replaced), None)
 
 
 def _close_all() -> None:
-    for agent in list(_agents()):
+    for agent in list(agents()):
         agent.close()
 
 

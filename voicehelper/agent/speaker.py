@@ -4,6 +4,7 @@ One sentence: `Speaker` owns the queue, the voice and the loudspeaker of an agen
 What it does not do: know the conversation. Its methods are called with the agent's lock held, but for `announce` and `close`.
 """
 
+import threading
 from collections.abc import Callable
 
 from ..player import Player
@@ -28,6 +29,7 @@ class Speaker:
         self.queue = TTSQueue(self.speech, player)
         self.queue.is_limited = settings.speech_tier == "F0"
         self._said: tuple[str, str] | None = None  # the last (turn, line) on the loudspeaker
+        self._telling = threading.RLock()  # several threads see a turn move: the line that is told last must be the newest
 
     def speak(self, turn: Turn, units: list[Unit], last: bool = False) -> None:
         """Make utterances of units. While much speech waits, short ones are joined: the free tier allows 20 requests a minute."""
@@ -51,12 +53,13 @@ class Speaker:
 
     def announce(self, turn: Turn, newest: bool) -> None:
         """One line of status on the loudspeaker, when that of the newest turn changes."""
-        line = LINES.get(turn.speech, "")
-        if turn.speech == "failed":
-            line += next(item.reason or "" for item in turn.utterances if item.status == "failed")
-        if newest and line and (turn.id, line) != self._said and hasattr(self.player, "notice"):
-            self._said = (turn.id, line)
-            self.player.notice(line)
+        with self._telling:
+            line = LINES.get(speech := turn.speech, "")
+            if speech == "failed":
+                line += next(item.reason or "" for item in turn.utterances if item.status == "failed")
+            if newest and line and (turn.id, line) != self._said and hasattr(self.player, "notice"):
+                self._said = (turn.id, line)
+                self.player.notice(line)
 
     def close(self) -> None:
         """Silence; end the threads of the queue, then the connections to the voice."""
