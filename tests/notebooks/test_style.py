@@ -24,7 +24,7 @@ def test_it_opens_with_title_minutes_pipeline_and_what_you_will_do_and_ends_with
 
 
 def test_cells_are_short(notebook):
-    """8 to 30 cells; code cells of 12 lines at most."""
+    """8 to 20 code cells; code cells of 12 lines at most."""
     assert 8 <= len(code(notebook)) <= 20
     long = [cell.source for cell in code(notebook) if len([line for line in cell.source.splitlines() if line.strip()]) > 12]
     assert not long
