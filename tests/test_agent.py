@@ -540,7 +540,9 @@ def test_a_settings_error_leaves_the_earlier_agent_alone(practice, monkeypatch):
     """A half-filled .env in a re-run cell does not cost the conversation."""
     with ConversationAgent.connect(practice, player=fast()) as agent:
         monkeypatch.setenv("AZURE_OPENAI_KEY", "0123456789abcdef")
-        with pytest.raises(SettingsError, match="AZURE_OPENAI_ENDPOINT is missing, AZURE_SPEECH_KEY is missing, AZURE_SPEECH_REGION is missing"):
+        with pytest.raises(
+            SettingsError, match="AZURE_OPENAI_ENDPOINT is missing, AZURE_SPEECH_KEY is missing, AZURE_SPEECH_REGION is missing"
+        ):
             ConversationAgent.connect()
         assert agent.ask(JOKE).status == "done"
 

@@ -34,14 +34,14 @@ _SPACE = re.compile(r"\s{0,40}")
 _NEXT_WORD = re.compile(r"""(?s)["'“‘„«»‹(\[*_~¿¡「『（—– \u00a0\u202f]{0,8}(?=(.?))([^\W\d_]{0,40})(.?)""")
 _LAST = re.compile(r"""[^\s()\[\]{}"'“”‘’„«»*_/–—-]*$""")
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]|[A-Za-zÀ-ɏЀ-ӿ]")
-_ORDINAL = re.compile(r"\d{1,2}|[IVX]{1,5}")
+_LABEL = re.compile(r"\d{1,2}|[IVX]{1,5}|[A-Z]")  # Fig. B, Vol. IV; the German 3. and XIV.
 _TICKS = re.compile(r"(`+)[^`\n]+\1")
 _MARKER = re.compile(
-    r"[ \t]{0,40}(?:(?P<heading>#{1,6}[ \t])|(?P<row>\|)|(?P<item>(?:[-*+•]|\*{0,2}\d{1,3}[.)]\*{0,2}|[a-z]\))[ \t]+)"
+    r"[ \t]{0,40}(?:(?P<heading>#{1,6}[ \t])|(?P<row>\|)|(?P<item>(?:[-*+•–—·‣▪◦]|\*{0,2}\d{1,3}[.)]\*{0,2}|[a-z]\))[ \t]+)|(?P<prose>(?:[A-Z]|[IVX]{2,5})\.[ \t])"
     r"|(?P<code>(?:`{3,}|~{3,})[^`\n]{0,80}\n)|(?P<quote>>)|(?P<blank>\n))"
 )
 _MARKER_GROWS = re.compile(
-    r"[ \t]{0,40}(?:#{0,6}|[-+•]|\*{0,2}(?:\d{1,3}(?:[.)]\*{0,2})?)?|[a-z]\)?|`{1,2}|~{1,2}|(?:`{3,}|~{3,})[^`\n]{0,80})"
+    r"[ \t]{0,40}(?:#{0,6}|[-+•–—·‣▪◦]|\*{0,2}(?:\d{1,3}(?:[.)]\*{0,2})?)?|[a-z]\)?|[A-Z]\.?|[IVX]{2,5}\.?|`{1,2}|~{1,2}|(?:`{3,}|~{3,})[^`\n]{0,80})"
 )
 _INDENT = re.compile(r"[ \t]{0,40}")
 _BOLD_LINE = re.compile(r"\*\*[^*]+\*\*:?")
@@ -181,15 +181,15 @@ class SentenceSplitter:
     def _begins(self, at: int, mark: str, first: str, word: str, after: str) -> bool | None:
         """Does `word`, which begins with `first`, begin a sentence after the mark at `at`? None while too little of it is there."""
         known = self._class(at) if mark == "." else "may_end" if mark[-1] in ".…" else ""
-        if first and not first.islower() and known in ("", "never", "number"):
-            return not known or (known == "number" and not first.isdigit())
+        if first and not first.islower() and (known in ("", "never") or first.isdigit()):
+            return not known or (known == "time" and first.isdigit())
         if not after and len(word) < WINDOW:
             return None
         if word.islower() or (len(word) == 1 and after == "."):  # but iPhone and eBay may begin one
             return False
         if known == "time":
             return word.lower() not in self._words["dates"]
-        return not known or (known == "may_end" and word.lower() in self._words["starters"])
+        return not known or word.lower() in self._words["starters"] or (known == "number" and not _LABEL.fullmatch(word))
 
     def _class(self, at: int) -> str:
         """Of the word before a full stop: "never" ends a sentence, "number": not before one, "may_end": before a word that begins sentences."""
@@ -199,7 +199,7 @@ class SentenceSplitter:
         for name in CLASSES:
             if {word, word.lower()} & self._words[name] or before.lower().endswith(self._words["spaced"][name]):
                 return name
-        ordinal = self._words["ordinals"] and _ORDINAL.fullmatch(word)
+        ordinal = self._words["ordinals"] and _LABEL.fullmatch(word)
         unit = word.islower() and before[: found.start()].rstrip()[-1:].isdigit()  # 12 m. is no initial
         return "may_end" if ordinal or (_INITIALS.fullmatch(word) and not unit) else ""
 
@@ -253,7 +253,7 @@ class SentenceSplitter:
 
     def _code(self) -> int:
         """A fence ends with its like on a line of its own; a longer one is cut at the end of a line."""
-        found = re.compile(rf"(?m)^[ \t]{{0,3}}{self._fence}[`~]*[ \t]*\n").search(self._text, self._at)
+        found = re.compile(rf"(?m)^[ \t]{{0,40}}{self._fence}[`~]*[ \t]*\n").search(self._text, self._at)
         if found and found.end() <= self._max:
             return found.end()
         if len(self._text) <= self._max:
