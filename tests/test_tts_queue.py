@@ -863,3 +863,36 @@ def test_it_works_with_the_silent_player_of_the_module(room):
     assert queue.join(10)
     assert [clip.utterance for clip in player.played] == items
     assert all(isinstance(item.clip, AudioClip) for item in items)
+
+
+# -- a KeyboardInterrupt between two bytecodes of interrupt()
+
+
+@pytest.mark.parametrize("where", ["outside", "line"])
+def test_a_final_utterance_that_was_left_in_a_list_stops_nothing(room, clock, where):
+    """The status was set, the list not yet tidied: the queue goes on, and does not spin with its lock held."""
+    queue = room.queue(StubVoice(), StubPlayer(clock), clock=clock)
+    items = put_all(queue, utterances(4))
+    wait_for(lambda: "handed" in items[1].times and items[3].status == "ready")
+    left = items[1 if where == "outside" else 2]
+    left.status = "cancelled"
+    wait_for(lambda: left not in queue._outside and left not in queue._line)
+    for item in items:
+        wait_for(lambda item=item: item is left or "handed" in item.times)
+        clock.advance(2)
+        wait_for(lambda item=item: item.is_final)
+    assert queue.join(5)
+    assert [item.status for item in items if item is not left] == ["spoken"] * 3
+
+
+def test_what_an_interrupt_that_was_cut_off_has_left_is_cancelled_all_the_same(room, clock):
+    """The generation was raised, and nothing else: all of the old one ends, the new one is spoken."""
+    queue = room.queue(StubVoice(), StubPlayer(clock), clock=clock)
+    old = put_all(queue, utterances(4))
+    wait_for(lambda: "handed" in old[1].times)
+    queue.generation += 1
+    wait_for(lambda: {item.status for item in old} == {"cancelled"})
+    new = put_all(queue, utterances(1, generation=queue.generation))
+    wait_for(lambda: "handed" in new[0].times)
+    clock.advance(9)
+    assert queue.join(5) and new[0].status == "spoken"

@@ -98,8 +98,6 @@ class TTSQueue:
                 self._stopping += 1
                 told = self._heard(pending) if handed == self._handed else []  # else `pending` does not know the newest clip
                 dropped = [*self._outside, *self._line]
-                self._outside.clear()
-                self._line.clear()
                 for utterance in dropped:
                     self._move(utterance, "cancelled", reason)
                 self.is_blocked = False
@@ -174,7 +172,7 @@ class TTSQueue:
         """May its request be made now? Not in the pause after a refusal, and not faster than the free tier allows."""
         now = self._clock()
         full = self.is_limited and len(self._requests) == FREE_TIER and now < self._requests[0] + PERIOD_S
-        return not full and now >= utterance.times["queued"] + PAUSE_S * utterance.attempts
+        return not full and now >= utterance.times.get("queued", now) + PAUSE_S * utterance.attempts
 
     def _synthesize(self, utterance: Utterance) -> tuple[AudioClip | None, str, str | None]:
         """The clip and the status that follows. Only what was refused before any sound is queued again (the voice says so: `retryable`)."""
@@ -192,12 +190,15 @@ class TTSQueue:
             return None, "failed", f"{reason} (tried {ATTEMPTS} times)" if again else reason
 
     def _overdue(self) -> list[Utterance]:
-        """Give up what a voice has worked on for too long."""
-        limit = self._clock() - SYNTHESIS_S
-        late = [item for item in self._line if item.status == "synthesising" and item.times["synthesising"] < limit]
-        for utterance in late:
-            self._move(utterance, "failed", f"the voice needed more than {SYNTHESIS_S:.0f} s")
-        return late
+        """Give up what a voice has worked on for too long, and what a KeyboardInterrupt in the middle of `interrupt()` has left behind."""
+        now, late = self._clock(), f"the voice needed more than {SYNTHESIS_S:.0f} s"
+        before = [*self._outside, *self._line]
+        for item in before:
+            if item.is_final or item.generation < self.generation:
+                self._move(item, "cancelled", "interrupted")
+            elif item.status == "synthesising" and now - item.times["synthesising"] > SYNTHESIS_S:
+                self._move(item, "failed", late)
+        return [item for item in before if item.is_final]
 
     # -- delivery
 
@@ -279,11 +280,10 @@ class TTSQueue:
 
     def _move(self, utterance: Utterance, status: str, reason: str | None = None) -> None:
         """The one place where a status changes, with `_wake` held: nothing final stays in a list, and whoever waits looks again."""
-        if utterance.is_final:
-            return
-        utterance.status, utterance.reason = status, reason
-        utterance.times[status] = self._clock()
-        if status == "spoken" and utterance.clip is not None:
+        if not utterance.is_final:
+            utterance.times[status], utterance.reason = self._clock(), reason
+            utterance.status = status
+        if utterance.status == "spoken" and utterance.clip is not None:
             utterance.heard_s = utterance.clip.duration_s
         for place in (self._line, self._outside):
             if utterance.is_final and utterance in place:

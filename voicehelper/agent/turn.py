@@ -102,9 +102,9 @@ class Turn(TurnRecord):
                     if left <= 0:
                         return False
                     self._changed.wait(left)
-        except KeyboardInterrupt:  # the kernel's Interrupt: no more text and no more sound of this turn
-            self._interrupt(self)
-            raise
+        except (KeyboardInterrupt, RuntimeError):  # the kernel's Interrupt; at the wrong moment a Condition makes a RuntimeError of it
+            self._interrupt(self)  # no more text and no more sound of this turn
+            raise KeyboardInterrupt from None
         return True
 
     def mark(self, name: str) -> None:
