@@ -31,7 +31,7 @@ from .support import clip_of, limit, made_up, scaled, wait_for
 pytestmark = limit(240)
 LONG = "Explain queues in a long answer"
 JOKE = "Tell me a joke about programmers"
-SPEED = 40.0  # of the loudspeakers' clocks
+SPEED = 60.0  # of the loudspeakers' clocks
 ROUNDS = 8  # of each kind, at scale 1
 
 
@@ -39,12 +39,17 @@ def now() -> float:
     return time.monotonic() * SPEED
 
 
-def slowly() -> None:
-    """Some hand-overs take a while: an interrupt shall also meet them in the middle."""
-    threading.Event().wait(random.choice([0, 0, 0.03]) * random.random())
+class Entrance:
+    """Where clips come in: counts them, and can hold each a while, so that an interrupt meets it in the middle."""
+
+    entered, pause_s = 0, 0.0
+
+    def enter(self) -> None:
+        self.entered += 1
+        threading.Event().wait(self.pause_s)
 
 
-class Recorder(SilentPlayer):
+class Recorder(SilentPlayer, Entrance):
     """The silent loudspeaker, and a list of what it took, in order."""
 
     def __init__(self):
@@ -52,7 +57,7 @@ class Recorder(SilentPlayer):
         self.lock, self.taken = threading.Lock(), []
 
     def enqueue(self, clip) -> None:
-        slowly()
+        self.enter()
         with self.lock:  # taking and noting are one step: stop(), and so interrupt(), returns before or after both
             super().enqueue(clip)
             if self.played and self.played[-1] is clip:
@@ -72,14 +77,14 @@ class Recorder(SilentPlayer):
             return self.taken[mark:]
 
 
-class Sounding:
+class Sounding(Entrance):
     """A loudspeaker that knows which utterance sounded from when to when."""
 
     def __init__(self):
         self.lock, self.heard, self.notices = threading.Lock(), [], []  # heard: [utterance, begin, end]
 
     def enqueue(self, clip) -> None:
-        slowly()
+        self.enter()
         with self.lock:
             if clip.utterance.status != "cancelled":
                 begin = max([now(), *(end for _, _, end in self.heard[-1:])])
@@ -131,7 +136,7 @@ class StubSpeech:
 @pytest.fixture(scope="module")
 def paced():
     """A practice server whose text takes a second or two."""
-    started = launch(seed=random.randrange(1000), extra=("--tokens-per-second", "250", "--first-byte-ms", "40", "--rtf", "0.01"))
+    started = launch(seed=random.randrange(1000), extra=("--tokens-per-second", "300", "--first-byte-ms", "40", "--rtf", "0.01"))
     yield started
     started.close()
 
@@ -210,6 +215,14 @@ def mid_sentence(agent, turn, chance):
     agent.interrupt()
 
 
+def while_a_clip_is_handed_over(agent, turn, chance):
+    player, wanted = agent.player, agent.player.entered + chance.randint(1, 4)
+    player.pause_s = 0.05
+    wait_for(lambda: player.entered >= wanted or turn.speech in ("spoken", "failed"), 20)
+    agent.interrupt()
+    player.pause_s = 0.0
+
+
 def twice_in_a_row(agent, turn, chance):
     wait_until(chance, turn, "any")
     agent.interrupt()
@@ -254,6 +267,7 @@ KINDS = [
     before_the_first_sound,
     between_sentences,
     mid_sentence,
+    while_a_clip_is_handed_over,
     twice_in_a_row,
     from_other_threads,
     from_a_handler,
