@@ -149,13 +149,13 @@ def test_a_voice_that_hangs_on_every_sentence_lets_none_wait_for_ever(made, monk
 # -- stub voices: trying again
 
 
-def failing(reason: str, times: int, retryable: bool = True):
-    """Refuses the sentence with index 1 so often."""
+def failing(reason: str, times: int, index: int = 1):
+    """Refuses one sentence so often."""
     left = itertools.count(times, -1)
 
     def how(utterance, cancelled):
-        if utterance.index == 1 and next(left) > 0:
-            raise SpeechFailed(reason, retryable=retryable)
+        if utterance.index == index and next(left) > 0:
+            raise SpeechFailed(reason, retryable=True)
         return 0.1
 
     return how
@@ -175,6 +175,17 @@ def test_a_refused_sentence_is_asked_for_once_more_after_a_pause_and_spoken_in_i
     assert statuses(items) == ["spoken"] * 3 and [item.reason for item in items] == [None] * 3
     assert [item.index for item in voice.asked] == [0, 1, 2, 1]
     assert [clip.utterance for clip in player.accepted] == items
+
+
+def test_a_refused_sentence_is_asked_for_again_however_many_are_ready_behind_it(made, clock):
+    """They wait for it: if it waited for one of them to be heard, nothing would sound any more."""
+    voice = StubVoice(failing(made_up(), 1, index=0))
+    queue = made(voice, clock=clock)
+    items = put_all(queue, utterances(tts_queue.READY + 10))
+    wait_for(lambda: statuses(items).count("ready") >= tts_queue.READY)
+    clock.advance(tts_queue.PAUSE_S * 1.5 + 0.01)
+    assert queue.join(10), items[0]
+    assert statuses(items) == ["spoken"] * len(items) and [item.index for item in voice.asked].count(0) == 2
 
 
 def test_a_sentence_that_is_refused_twice_fails_after_exactly_two_attempts(made, monkeypatch):

@@ -222,8 +222,9 @@ def test_three_hundred_turns_leave_memory_threads_and_files_flat(open_page, writ
     record_testsuite_property("soak", json.dumps(series))
     early, late = series[0], series[-1]
     assert late["turns"] == 6 * count
-    assert late["task"] <= early["task"]
-    assert late["fd"] <= early["fd"] + 1
+    warm = series[:3]  # at a small scale the second worker may not have spoken in the first of them
+    assert late["task"] <= max(item["task"] for item in warm)
+    assert late["fd"] <= max(item["fd"] for item in warm) + 1
     assert late["rss_mb"] - early["rss_mb"] < 8
     assert len(page.heard("ended")) >= 3 * count, "what was spoken was not heard"
     assert page.js("document.querySelectorAll('audio').length") <= 21
