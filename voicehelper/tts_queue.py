@@ -160,7 +160,7 @@ class TTSQueue:
             while not self._closed:
                 ahead = sum(item.status == "ready" for item in self._line)
                 found = next((item for item in self._line if item.status == "queued" and self._is_due(item)), None)
-                if found is not None and ahead < READY:
+                if found is not None and (ahead < READY or found is self._line[0]):  # the front may be there for the second time
                     self._requests.append(self._clock())
                     found.attempts += 1
                     self._move(found, "synthesising")
