@@ -56,7 +56,7 @@ def test_an_origin_on_this_computer_may_open_a_socket(server, origin):
 
 
 def test_an_unknown_path_is_not_found_and_not_part_of_the_practice_server(server):
-    status, body = http(server, "/cognitiveservices/voices/list", {"api-key": server.key})
+    status, body = http(server, "/cognitiveservices/websocket/v2", {"api-key": server.key})
     assert status == 404
     assert "not part of the practice server" in body
 

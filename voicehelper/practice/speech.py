@@ -14,8 +14,8 @@ import json
 import threading
 import uuid
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
 
 from .ssml_reader import NOT_BUILT, Span, SSMLRefused, read_ssml
 from .voice import MAX_AUDIO_S, VOICES, Clip, Word, pitch_factor, tokens
@@ -93,6 +93,11 @@ def word_boundary(word: Word) -> dict:
     }
 
 
+def voices_list() -> list[dict]:
+    """The voices in the shape of Azure's voices list."""
+    return [{"Name": name, "ShortName": name, "Locale": name[:5]} for name in VOICES]
+
+
 def parse_frame(message: str) -> tuple[dict[str, str], str]:
     """Header fields and body of a text message."""
     head, _, body = message.partition("\r\n\r\n")
@@ -104,26 +109,25 @@ class SpeechSession:
     """One connection: at most one turn is being sent; the socket's close, or a newer turn, is what stops it.
 
     Args:
-        send: takes str or bytes; the awaitable ends when the frame has left.
-        close: takes a close code and a reason.
-        engine: speaks (see `voice.open_voice`).
-        executor: the one synthesis thread.
-        pace: when audio leaves.
-        log: takes the record of each synthesis.
+        wire: the socket: `await transmit(frame)`, `close(code, reason)`, `cut(how)`.
+        practice: what the sessions of a server share (see `server.state.Practice`).
+        learner: gives the log and the faults of this key suffix.
     """
 
-    def __init__(self, send: Callable[..., Awaitable], close: Callable, engine, executor: Executor, pace: Pace, log: Callable):
-        self._send, self._close_socket, self._engine, self._executor = send, close, engine, executor
-        self._pace, self._log = pace, log
+    def __init__(self, wire: Any, practice: Any, learner: Callable[[], Any]):
+        self._wire, self._practice, self._learner = wire, practice, learner
+        self._connection = practice.ids.new("conn")
         self._request: tuple[str, dict] | None = None
         self._turn: asyncio.Task | None = None
 
-    def receive(self, message: str) -> None:
-        """One text frame; what is neither a context nor SSML (telemetry, speech.config) is ignored, as the service does."""
+    def receive(self, message: str | bytes) -> None:
+        """One frame; what is neither a context nor SSML (telemetry, speech.config) is ignored, as the service does."""
+        if isinstance(message, bytes):  # the text-to-speech protocol has no binary frames from the client
+            return
         fields, body = parse_frame(message)
         request_id = fields.get("X-RequestId", "")
         if fields.get("Path") == "synthesis.context":
-            self.stop()
+            self._stop()
             try:
                 options = json.loads(body)["synthesis"]
             except (ValueError, KeyError, TypeError, RecursionError):
@@ -136,21 +140,25 @@ class SpeechSession:
             if self._request is None or self._request[0] != request_id:
                 self._refuse("SSML came without its synthesis context.")
                 return
-            self.stop()
+            self._stop()
             (_, options), self._request = self._request, None
             self._turn = asyncio.get_running_loop().create_task(self._speak(request_id, options, body))
 
-    def stop(self) -> None:
+    def close(self) -> None:
+        """The socket is gone: nothing more is sent."""
+        self._stop()
+
+    def _stop(self) -> None:
         """End the turn being sent, if any: by a newer turn, or because the socket has closed."""
         if self._turn is not None:
             self._turn.cancel()
 
     def _refuse(self, reason: str) -> None:
-        self._close_socket(INVALID, reason.encode()[:120].decode("utf-8", "ignore"))
+        self._wire.close(INVALID, reason.encode()[:120].decode("utf-8", "ignore"))
 
     def _text(self, path: str, request_id: str, body: dict) -> Awaitable:
         head = f"X-RequestId:{request_id}\r\nContent-Type:application/json; charset=utf-8\r\nPath:{path}\r\n\r\n"
-        return self._send(head + json.dumps(body))
+        return self._wire.transmit(head + json.dumps(body))
 
     async def _speak(self, request_id: str, options: dict, ssml: str) -> None:
         arrived = asyncio.get_running_loop().time()
@@ -165,7 +173,7 @@ class SpeechSession:
             inline = {"type": "inline", "streamId": tag.upper()}
             await self._text("response", request_id, {"context": {"serviceTag": tag}, "audio": inline})
             loop = asyncio.get_running_loop()
-            clip = await loop.run_in_executor(self._executor, assemble, self._engine, spans, rate, stopped.is_set)
+            clip = await loop.run_in_executor(self._practice.executor, assemble, self._practice.engine, spans, rate, stopped.is_set)
             record |= {"pcm_bytes": len(clip.pcm), "sha256": hashlib.sha256(clip.pcm).hexdigest(), "word_boundaries": len(clip.words)}
             await self._stream(request_id, tag.upper(), options, clip, rate, arrived, record)
             record["outcome"] = "completed"
@@ -174,10 +182,10 @@ class SpeechSession:
             self._refuse(str(refusal))
         except Exception as failure:  # a silent turn would hold the SDK for 80 s; 1011 is a ServiceError at once
             record |= {"outcome": "failed", "reason": f"{type(failure).__name__}: {failure}"}
-            self._close_socket(BROKEN, "The practice voice failed; the practice server's log says why.")
+            self._wire.close(BROKEN, "The practice voice failed; the practice server's log says why.")
         finally:
             stopped.set()
-            self._log(record)
+            self._learner().record("speech", "sent", self._connection, {"type": "synthesis", **record})
         if record["outcome"] == "completed":
             await self._text("turn.end", request_id, {})
 
@@ -187,17 +195,17 @@ class SpeechSession:
         asked = options.get("audio", {}).get("metadataOptions")
         asked = asked if isinstance(asked, dict) else {}
         words = list(clip.words) if asked.get("wordBoundaryEnabled") is True else []
-        start = max(loop.time(), arrived + self._pace.first_byte_s)
+        start = max(loop.time(), arrived + self._practice.pace.first_byte_s)
         frame = int(rate * FRAME_S) * 2
         head = f"X-RequestId:{request_id}\r\nX-StreamId:{stream_id}\r\nContent-Type:audio/x-wav\r\nPath:audio\r\n".encode()
         head = len(head).to_bytes(2, "big") + head
         for index, position in enumerate(range(0, len(clip.pcm), frame)):
-            await asyncio.sleep(max(0.0, start + index * FRAME_S * self._pace.rtf - loop.time()))
+            await asyncio.sleep(max(0.0, start + index * FRAME_S * self._practice.pace.rtf - loop.time()))
             due = [word for word in words if word.offset_s < (index + 1) * FRAME_S]
             if due:
                 await self._text("audio.metadata", request_id, {"Metadata": [word_boundary(word) for word in due]})
                 words = words[len(due) :]
-            await self._send(head + clip.pcm[position : position + frame])
+            await self._wire.transmit(head + clip.pcm[position : position + frame])
             record["bytes_sent"] += len(clip.pcm[position : position + frame])
         if asked.get("sessionEndEnabled") is True:
             end = {"Type": "SessionEnd", "Data": {"Offset": round(len(clip.pcm) / 2 / rate * TICKS_PER_S)}}

@@ -79,22 +79,23 @@ class RealtimeSession:
     """One conversation over one socket.
 
     Args:
-        send: takes the JSON text of one event; must not block.
-        model: the `model` of the URL; any name will do, it is the learner's deployment.
-        answer: takes the instructions and [(role, text), ...]; returns the text of the response (see `tutor`).
-        tokens_per_second: the pace of the deltas.
-        ids: shared by the sessions of a server.
-        log: takes the direction ("sent" or "received"), the session's id and the event.
+        wire: the socket: `send(text)`, `close(code, reason)`, `cut(how)`; none of them blocks.
+        practice: what the sessions of a server share (see `server.state.Practice`).
+        learner: gives the log and the faults of this key suffix.
+        model: the `model` of the URL; any name will do, it is the deployment's.
     """
 
-    def __init__(self, send: Callable[[str], Any], *, model: str, answer: Callable, tokens_per_second: float, ids: Ids, log: Callable):
-        self._send, self._answer, self._pace, self._ids, self._log = send, answer, tokens_per_second, ids, log
-        self.config = default_session(ids.new("sess"), model)
-        self._conversation_id = ids.new("conv")
+    def __init__(self, wire: Any, practice: Any, learner: Callable[[], Any], model: str):
+        self._wire, self._practice, self._learner, self._ids = wire, practice, learner, practice.ids
+        self.config = default_session(self._ids.new("sess"), model)
+        self._conversation_id = self._ids.new("conv")
         self._items: list[dict] = []
         self._active: _Response | None = None
         self._earlier_prompt: list[str] = []
         self._requests = 0
+
+    def _log(self, direction: str, session: str, event: dict) -> None:
+        self._learner().record("realtime", direction, session, event)
 
     def open(self) -> None:
         """Greet, as the service does: `session.created` is always the first event."""
@@ -153,7 +154,7 @@ class RealtimeSession:
     def _emit(self, type: str, **fields: Any) -> None:
         event = {"type": type, "event_id": self._ids.event(), **fields}
         self._log("sent", self.config["id"], event)
-        self._send(json.dumps(event))
+        self._wire.send(json.dumps(event))
 
     # --- items
 
@@ -201,7 +202,7 @@ class RealtimeSession:
             raise Refused("conversation_already_has_active_response", message)
         options = self._options(asked)
         conversation = [(item["role"], text_of(item)) for item in self._items]
-        text = self._answer(options["instructions"], conversation)
+        text = self._practice.answer(options["instructions"], conversation)
         prompt = [options["instructions"], *(text for _, text in conversation)]
         response = self._active = _Response(self._ids.new("resp"), self._ids.new("item"), options, prompt)
         self._requests += 1
@@ -221,7 +222,7 @@ class RealtimeSession:
             if limit != "inf" and number > limit:
                 self._finish(response, "incomplete", "max_output_tokens")
                 return
-            await asyncio.sleep(max(0.0, start + number / self._pace - loop.time()))
+            await asyncio.sleep(max(0.0, start + number / self._practice.tokens_per_second - loop.time()))
             response.sent.append(piece)
             self._emit("response.output_text.delta", delta=piece, **response.place())
         self._finish(response, "completed", None)

@@ -1,0 +1,145 @@
+"""The practice server: command line, port and life.
+
+One sentence: `main()` binds 127.0.0.1, prints one JSON line with addresses and key, and serves both protocols until it is told to end.
+What it does not do: answer a request (see `handlers`), keep anything (see `state`), or know either protocol.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import re
+import secrets
+import signal
+import sys
+import threading
+from functools import partial
+
+from tornado import netutil
+from tornado.httpserver import HTTPServer
+from tornado.web import Application, RequestHandler
+
+from ..faults import Faults
+from .handlers import FaultsHandler, LogHandler, NotFound, RealtimeSocket, SpeechSocket, VoicesHandler
+from .state import Practice
+
+MAX_MESSAGE = 4 * 1024 * 1024
+
+log = logging.getLogger("voicehelper.practice")
+
+
+def application(practice: Practice) -> Application:
+    shared = {"practice": practice}
+    return Application(
+        [
+            (r"/openai/v1/realtime", RealtimeSocket, shared),
+            (r"/cognitiveservices/websocket/v1", SpeechSocket, shared),
+            (r"/cognitiveservices/voices/list", VoicesHandler, shared),
+            (r"/practice/log", LogHandler, shared),
+            (r"/practice/faults", FaultsHandler, shared),
+        ],
+        default_handler_class=NotFound,
+        default_handler_args=shared,
+        websocket_max_message_size=MAX_MESSAGE,
+        log_function=log_request,
+    )
+
+
+def log_request(handler: RequestHandler) -> None:
+    """One line for each request; path without query, for a query may hold what should not be kept."""
+    log.info("%s %s %s", handler.get_status(), handler.request.method, handler.request.path)
+
+
+def positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
+def delay(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError("must not be below 0")
+    return value
+
+
+def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("voicehelper.practice", description="A practice server for the voice notebooks.")
+    parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same answers")
+    parser.add_argument("--tokens-per-second", type=positive, default=60.0)
+    parser.add_argument("--first-byte-ms", type=delay, default=120.0, help="from the SSML to the first audio")
+    parser.add_argument("--rtf", type=delay, default=0.05, help="seconds of sending for each second of audio")
+    parser.add_argument("--session-seconds", type=positive, default=3600.0, help="how long a Realtime session may last")
+    parser.add_argument("--fault", action="append", default=[], metavar="NAME", help="a fault, as in drop_mid_answer:3; may be repeated")
+    parser.add_argument("--latency-ms", type=delay, default=0.0, help="added before each answer and each sentence")
+    parser.add_argument("--key", default=os.environ.get("VOICEHELPER_PRACTICE_KEY") or f"vh.{secrets.token_hex(12)}")
+    parser.add_argument("--watch-stdin", action="store_true", help="end when stdin ends")
+    options = parser.parse_args(arguments)
+    if not 0 <= options.port <= 65535:
+        parser.error("argument --port: must be 0 to 65535")
+    if not re.fullmatch(r"[!-}]{8,200}", options.key):  # printable ASCII without "~", which starts a name
+        parser.error("argument --key: must be 8 to 200 printable characters without spaces and without '~'")
+    try:
+        Faults().arm(options.fault, latency_ms=options.latency_ms)
+    except ValueError as fault:
+        parser.error(f"argument --fault: {fault}")
+    return options
+
+
+def read_time_scale() -> float:
+    try:
+        return positive(os.environ.get("VOICEHELPER_TIME_SCALE") or "1")
+    except (ValueError, argparse.ArgumentTypeError):
+        log.warning("VOICEHELPER_TIME_SCALE is not a number above 0: 1 is used.")
+        return 1.0
+
+
+def watch_stdin(ended) -> None:
+    """Wait for the end of stdin, which is the end of the parent. os.read: a buffered read would hold a lock at exit."""
+    try:
+        while os.read(0, 4096):
+            pass
+    except OSError:
+        pass
+    ended()
+
+
+async def serve(options: argparse.Namespace, sockets: list, key: str) -> None:
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    end = partial(loop.call_soon_threadsafe, told.set)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: end())
+    practice = Practice(options, key, read_time_scale())
+    server = HTTPServer(application(practice))
+    server.add_sockets(sockets)
+    host = f"ws://127.0.0.1:{sockets[0].getsockname()[1]}"
+    addresses = {"realtime_url": f"{host}/openai/v1/realtime", "speech_host": host, "key": key, "pid": os.getpid()}
+    print(json.dumps(addresses), flush=True)
+    if options.watch_stdin:
+        threading.Thread(target=watch_stdin, args=(end,), name="voicehelper-practice-stdin", daemon=True).start()
+    log.info("listening on %s", host)
+    await told.wait()
+    server.stop()
+    practice.executor.shutdown(wait=False, cancel_futures=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    options = read_arguments(arguments)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        sockets = netutil.bind_sockets(options.port, "127.0.0.1")
+    except OSError as fault:
+        why = f"Port {options.port} on 127.0.0.1 cannot be used ({fault.strerror})"
+        sys.stderr.write(f"{why}: choose another with --port, or leave --port out to get a free one.\n")
+        return 2
+    try:
+        asyncio.run(serve(options, sockets, options.key))
+    except KeyboardInterrupt:
+        pass
+    return 0
