@@ -13,7 +13,13 @@ from nbclient import NotebookClient
 SOLUTIONS = {
     "00_start_here": {'my_question = "Hello!"': 'my_question = "Explain latency in detail"'},
     "01_session_configuration": {"You are a friendly tutor.": "Answer in one sentence. End with a question."},
-    "02_event_handling": {"    pass  # your code here": '    if event.type == "response.output_text.delta": collected.append(event.delta)'},
+    "02_event_handling": {
+        "    pass  # your code here": '    if event.type == "response.output_text.delta": collected.append(event.delta)',
+        'return "?"  # your code here: one of the five': 'details = response["status_details"] or {}\n'
+        '    error = details.get("error") or {}\n'
+        '    seen = details.get("reason") or error.get("code") or error.get("type") or "empty_answer"\n'
+        '    return {"max_output_tokens": "max_tokens", "rate_limit_exceeded": "rate_limit_response"}.get(seen, seen)',
+    },
     "03_ssml_tuning": {
         "my_voice = Voice()": "my_voice = Voice(rate=0.7, volume=50)",
         '<prosody rate="5">': '<mstts:express-as style="cheerful">',

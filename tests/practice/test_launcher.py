@@ -7,20 +7,21 @@ import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from voicehelper.practice.launcher import PACKAGE_PARENT, LaunchFailed, launch
 
-from .conftest import until
+from .conftest import Client, until
 
 psutil = pytest.importorskip("psutil", reason="psutil (a test extra) is not installed")
 
 PARENT = """
 import sys
 from voicehelper.practice.launcher import launch
-server = launch()
-print(server.pid, flush=True)
+server = launch(extra=("--tokens-per-second", "5"))
+print(server.pid, server.realtime_url, server.key, flush=True)
 try:
     sys.stdin.read()
 except KeyboardInterrupt:
@@ -29,16 +30,25 @@ except KeyboardInterrupt:
 """
 
 
-def start_parent() -> tuple[subprocess.Popen, psutil.Process]:
+def start_parent() -> tuple[subprocess.Popen, psutil.Process, SimpleNamespace]:
+    """A process that launched a server, the server's process, and its address."""
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE_PARENT)}
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
     )
-    return parent, psutil.Process(int(parent.stdout.readline()))
+    pid, realtime_url, key = parent.stdout.readline().decode().split()
+    return parent, psutil.Process(int(pid)), SimpleNamespace(realtime_url=realtime_url, key=key)
 
 
 def gone(process: psutil.Process) -> bool:
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it went between the two questions
+        return True
+
+
+def family(process: psutil.Process) -> list[psutil.Process]:
+    return [process, *process.children(recursive=True)]
 
 
 def test_the_server_tells_its_addresses_and_the_key_opens_it(server):
@@ -92,17 +102,48 @@ def test_a_server_that_stays_silent_is_ended_and_reported(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_kill_9_of_the_parent_ends_the_server_within_two_seconds():
-    parent, server = start_parent()
+    parent, server, _ = start_parent()
+    started = family(server)
     parent.kill()
     parent.wait(5)
-    until(lambda: gone(server), 2)
+    until(lambda: all(map(gone, started)), 2)
     parent.stdin.close()
     parent.stdout.close()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_kill_9_of_the_parent_ends_a_server_that_is_still_answering_someone_else():
+    parent, server, address = start_parent()
+    client = Client(address)
+    client.text_only()
+    client.say("Tell me a long story")
+    client.send("response.create")
+    client.until("response.output_text.delta")
+    parent.kill()
+    parent.wait(5)
+    until(lambda: gone(server), 2)
+    client.socket.close(timeout=1)
+    parent.stdin.close()
+    parent.stdout.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_killed_server_leaves_no_process_and_no_thread():
+    children, threads = psutil.Process().children(recursive=True), set(threading.enumerate())
+    server = launch()
+    started = family(psutil.Process(server.pid))
+    os.kill(server.pid, signal.SIGKILL)
+    until(lambda: not server.alive() and not server._reader.is_alive())
+    server.close()
+    assert all(map(gone, started))
+    assert set(psutil.Process().children(recursive=True)) <= set(children), "not even a zombie"
+    assert set(threading.enumerate()) <= threads
+    assert server._process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_an_interrupt_of_the_parents_group_does_not_reach_the_server():
-    parent, server = start_parent()
+    parent, server, _ = start_parent()
     try:
         os.killpg(parent.pid, signal.SIGINT)
         assert parent.stdout.readline().split() == [b"interrupted", b"True"]

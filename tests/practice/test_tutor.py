@@ -10,6 +10,8 @@ import pytest
 
 from voicehelper.practice.tutor import TABLE, Tutor
 
+from ..support import limit
+
 WORDS = random.Random()
 ENDS = re.compile(r"[.!?](?=[\s”]|$)")
 
@@ -86,6 +88,17 @@ def test_a_name_in_the_instructions_or_a_system_message_is_known():
     assert name in Tutor().reply("", [("system", f"The learner's name is {name}."), ("user", "What is my name?")])
 
 
+@pytest.mark.parametrize("form", ["{}and", "{}and {}", "{}and{}", "{}and{} {}"])
+def test_a_name_with_and_inside_is_told_whole(form):
+    name = form.format(*(made_up().capitalize() for _ in range(3)))
+    assert f"Nice to meet you, {name}!" in talk(f"I'm {name}")[0]
+
+
+def test_the_last_name_of_a_message_counts_and_a_feeling_is_no_name():
+    one, two = made_up().capitalize(), made_up().capitalize()
+    assert f"Nice to meet you, {two}!" in talk(f"I am {one}. No, call me {two}! I'm tired.")[0]
+
+
 def test_likes_and_favourites_and_work_are_remembered_apart():
     like, colour, work = made_up(), made_up(), made_up()
     told = (f"I like {like}", f"My favourite colour is {colour}", f"I work on a {work}")
@@ -138,6 +151,23 @@ def test_each_topic_has_its_answer(question, word):
     assert word in talk(question)[0]
 
 
+@pytest.mark.parametrize(
+    ("says", "word"),
+    [
+        ("What is my name? Tell me a joke", "do not know your name"),
+        ("Show me a table about AI with many numbers", "|---|"),
+        ("A joke with many numbers, please", "3.11.7"),
+        ("Tell me a joke about AI", "programm"),
+        ("Who are you, Python?", "scripted practice tutor"),
+        ("Thanks, now tell me about AI", "language model"),
+        ("Hello, thanks and bye", "welcome"),
+        ("Hello and goodbye", "Goodbye"),
+    ],
+)
+def test_of_two_wishes_the_first_rule_decides(says, word):
+    assert word in talk(says)[0]
+
+
 @pytest.mark.parametrize("sign", ["times", "plus", "minus", "*", "+", "-", "x", "multiplied by"])
 def test_simple_sums_are_right(sign):
     a, b = WORDS.randint(2, 90), WORDS.randint(2, 90)
@@ -155,6 +185,8 @@ def test_division_is_right_and_honest_at_zero():
 def test_counting_goes_to_the_number_and_not_beyond_fifty():
     assert "1, 2, 3, 4, 5, 6, 7." in talk("Count to 7")[0]
     assert talk("Please count to 1000")[0].endswith("That was 50.")
+    assert talk("count from one to twelve")[0].endswith("That was 12.")
+    assert "That was" not in talk("Count to ²")[0]
 
 
 @pytest.mark.parametrize(
@@ -220,6 +252,12 @@ def test_answers_come_in_the_language_asked_for(language, joke, ai, unknown):
     answers = talk(*says, instructions=f"Answer in {language}.")
     assert all(word in answer for word, answer in zip((joke, ai, unknown, name, name), answers, strict=True))
     assert "Your name" not in answers[-1]
+
+
+@limit(60)
+@pytest.mark.parametrize("piece", [",", ",;", ",and", "and ", "I'm ", "did i ", "1-", "? ", "a", "my name is "])
+def test_one_piece_again_and_again_takes_no_minutes(piece):
+    assert talk(piece * (32_000 // len(piece)), "What did I tell you?")[-1]
 
 
 def test_a_note_ends_the_first_answer_only():

@@ -42,7 +42,7 @@ class PracticeServer:
         """Read all output, for a full pipe would stop the server; ends at its end."""
         for raw in self._process.stdout:
             line = raw.decode("utf-8", "replace").rstrip()
-            if not self._ready.is_set() and line.startswith("{"):
+            if not self._ready.is_set():
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     address = json.loads(line)
                     self.realtime_url, self.speech_host = address["realtime_url"], address["speech_host"]
@@ -112,27 +112,17 @@ def launch(*, seed: int = 0, env: Mapping[str, str] | None = None, timeout: floa
     apart: dict = {"start_new_session": True}
     if sys.platform == "win32":
         apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,  # kept open: its end, even by kill -9 of this process, ends the server
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=child_environment(env, key),
-            close_fds=True,
-            **apart,
-        )
+        # Its stdin stays open here: the end of it, even by kill -9 of this process, ends the server.
+        process = subprocess.Popen(command, env=child_environment(env, key), **pipes, **apart)
     except OSError as fault:
         raise LaunchFailed(f"The practice server could not be started: {fault}") from fault
     server = PracticeServer(process, key)
-    try:
-        ready = server.wait_ready(timeout)
-    except BaseException:  # Interrupt while waiting: leave no process behind
-        server.close()
-        raise
-    if not ready:
-        ended = not server.alive()
-        server.close()
-        what = "ended before it was ready" if ended else f"said nothing within {timeout:g} s"
-        raise LaunchFailed(f"The practice server {what}. Its last lines:\n{server.tail() or '(none)'}")
-    return server
+    with contextlib.ExitStack() as unless_ready:
+        unless_ready.callback(server.close)  # also when an Interrupt ends the waiting
+        if server.wait_ready(timeout):
+            unless_ready.pop_all()
+            return server
+        what = f"said nothing within {timeout:g} s" if server.alive() else "ended before it was ready"
+    raise LaunchFailed(f"The practice server {what}. Its last lines:\n{server.tail() or '(none)'}")

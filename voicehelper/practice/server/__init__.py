@@ -23,6 +23,7 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
 
 from ..faults import Faults
+from ..recorder import Recording
 from .handlers import FaultsHandler, LogHandler, NotFound, RealtimeSocket, SpeechSocket, VoicesHandler
 from .state import Practice
 
@@ -62,8 +63,8 @@ def positive(text: str) -> float:
 
 def delay(text: str) -> float:
     value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError("must not be below 0")
+    if not 0 <= value <= 60_000:
+        raise argparse.ArgumentTypeError("must be 0 to 60000")
     return value
 
 
@@ -77,6 +78,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--session-seconds", type=positive, default=3600.0, help="how long a Realtime session may last")
     parser.add_argument("--fault", action="append", default=[], metavar="NAME", help="a fault, as in drop_mid_answer:3; may be repeated")
     parser.add_argument("--latency-ms", type=delay, default=0.0, help="added before each answer and each sentence")
+    parser.add_argument("--replay", metavar="FILE", help="serve this recording instead of the tutor")
     parser.add_argument("--key", default=os.environ.get("VOICEHELPER_PRACTICE_KEY") or f"vh.{secrets.token_hex(12)}")
     parser.add_argument("--watch-stdin", action="store_true", help="end when stdin ends")
     options = parser.parse_args(arguments)
@@ -85,9 +87,10 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     if not re.fullmatch(r"[!-}]{8,200}", options.key):  # printable ASCII without "~", which starts a name
         parser.error("argument --key: must be 8 to 200 printable characters without spaces and without '~'")
     try:
-        Faults().arm(options.fault, latency_ms=options.latency_ms)
+        Faults().arm(options.fault)
+        options.replay = options.replay and Recording(options.replay)
     except ValueError as fault:
-        parser.error(f"argument --fault: {fault}")
+        parser.error(str(fault))
     return options
 
 

@@ -21,6 +21,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from ..faults import TABLE
 from ..realtime import RealtimeSession
+from ..recorder import Replay
 from ..speech import SpeechSession, voices_list
 from .state import Practice
 
@@ -172,7 +173,9 @@ class RealtimeSocket(Socket):
         super().open()
         self.session.open()
 
-    def new_session(self) -> RealtimeSession:
+    def new_session(self) -> RealtimeSession | Replay:
+        if self.practice.recording is not None:
+            return Replay(self, self.practice, self.learner, self.practice.recording.next_session())
         return RealtimeSession(self, self.practice, self.learner, self.get_query_argument("model"))
 
     def send(self, event: str) -> None:

@@ -48,6 +48,7 @@ class Practice:
         tokens_per_second, pace, session_s, time_scale: how fast text and audio leave, and how long a session may last.
         engine: speaks (see `voice.open_voice`), in the one thread of `executor`.
         ids: counts for all sessions; ears: knows the audio that was spoken here.
+        recording: what is replayed instead of answering, if anything.
     """
 
     def __init__(self, options: argparse.Namespace, key: str, time_scale: float):
@@ -56,6 +57,7 @@ class Practice:
         self.pace = Pace(options.first_byte_ms / 1000 / time_scale, options.rtf / time_scale)
         self.engine, self.ids, self.ears = open_voice(), Ids(options.seed), Ears()
         self.executor = ThreadPoolExecutor(1, "voicehelper-synthesis")  # one thread: the engine is one per process
+        self.recording = options.replay
         self._tutor = Tutor(options.seed, self.engine.note)
         self._learners: OrderedDict[str, Learner] = OrderedDict()
         self._armed = {"texts": options.fault, "seed": options.seed, "latency_ms": options.latency_ms}
