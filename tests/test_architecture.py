@@ -37,7 +37,7 @@ WAY = [
     "doctor",
 ]
 NOTEBOOK = ["player", "panel", "microphone"]
-PRACTICE = ["launcher", "server", "realtime", "speech", "ssml_reader", "voice", "tutor", "faults", "recorder", "ears"]
+PRACTICE = ["launcher", "server", "realtime", "speech", "ssml_reader", "say_as", "voice", "tutor", "faults", "recorder", "ears"]
 PURE = ["conversation", "sentences", "speakable", "ssml", "events", "pictures"]
 LIMITS = {"voicehelper": 2_000, "notebook": 700, "practice": 1_800}
 LAZY = {("agent/__init__.py", "notebook"), ("agent/live.py", "practice/launcher")}  # one line each, inside a function

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import importlib.util
 import json
+import random
+import string
 import time
 import urllib.error
 import urllib.request
@@ -11,6 +15,8 @@ import pytest
 import websocket
 
 from voicehelper.practice.launcher import launch
+
+from ..support import openai_faults
 
 DEADLINE_S = 10
 
@@ -24,9 +30,18 @@ def until(condition, seconds: float = DEADLINE_S):
     return value
 
 
-def http(server, path: str, headers: dict | None = None) -> tuple[int, str]:
-    """Status and body of a GET."""
-    request = urllib.request.Request(server.speech_host.replace("ws://", "http://") + path, headers=headers or {})
+def suffix() -> str:
+    """A name nobody else has: its log and its faults are its own."""
+    return "".join(random.choices(string.ascii_lowercase, k=12))
+
+
+def named_key(server, name: str) -> str:
+    return server.key + (f"~{name}" if name else "")
+
+
+def http(server, path: str, headers: dict | None = None, body: bytes | None = None) -> tuple[int, str]:
+    """Status and body of a GET, or of a POST of `body`."""
+    request = urllib.request.Request(server.speech_host.replace("ws://", "http://") + path, body, headers or {})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=DEADLINE_S) as answer:
@@ -37,18 +52,40 @@ def http(server, path: str, headers: dict | None = None) -> tuple[int, str]:
 
 def wire_log(server, name: str = "", **match) -> list[dict]:
     """Entries of GET /practice/log whose fields equal `match`."""
-    status, body = http(server, "/practice/log", {"api-key": server.key + (f"~{name}" if name else "")})
+    status, body = http(server, "/practice/log", {"api-key": named_key(server, name)})
     assert status == 200
     return [entry for entry in json.loads(body)["entries"] if all(entry[key] == value for key, value in match.items())]
+
+
+def arm(server, *texts: str, name: str = "", **more) -> None:
+    """POST /practice/faults for a key suffix; `more`: seed, latency_ms."""
+    status, body = http(server, "/practice/faults", {"api-key": named_key(server, name)}, json.dumps({"faults": texts, **more}).encode())
+    assert status == 200, body
+
+
+def spoken(server, text: str) -> bytes:
+    """The sound of a text, 24 kHz 16-bit mono, by a bare client of the speech socket."""
+    url = f"{server.speech_host}/cognitiveservices/websocket/v1"
+    socket = websocket.create_connection(url, timeout=DEADLINE_S, header=[f"Ocp-Apim-Subscription-Key: {server.key}"], suppress_origin=True)
+    context = {"synthesis": {"audio": {"outputFormat": "raw-24khz-16bit-mono-pcm", "metadataOptions": {}}}}
+    names = 'version="1.0" xmlns="http://www.w3.org/2001/10/synthesis" xml:lang="en-US"'
+    socket.send(f"Path:synthesis.context\r\nX-RequestId:1\r\n\r\n{json.dumps(context)}")
+    socket.send(f'Path:ssml\r\nX-RequestId:1\r\n\r\n<speak {names}><voice name="en-US-AriaNeural">{text}</voice></speak>')
+    pcm = b""
+    while not isinstance(frame := socket.recv(), str) or "Path:turn.end" not in frame:
+        assert frame, "the speech socket was closed"
+        if isinstance(frame, bytes):
+            pcm += frame[2 + int.from_bytes(frame[:2], "big") :]
+    socket.close(timeout=1)
+    return pcm
 
 
 class Client:
     """The real websocket-client on the practice Realtime socket; keeps every event it saw."""
 
     def __init__(self, server, name: str = "", model: str = "practice"):
-        key = server.key + (f"~{name}" if name else "")
-        url = f"{server.realtime_url}?model={model}"
-        self.socket = websocket.create_connection(url, timeout=DEADLINE_S, header=[f"api-key: {key}"], suppress_origin=True)
+        url, header = f"{server.realtime_url}?model={model}", [f"api-key: {named_key(server, name)}"]
+        self.socket = websocket.create_connection(url, timeout=DEADLINE_S, header=header, suppress_origin=True)
         self.seen: list[dict] = []
         self.until("session.created")
 
@@ -92,6 +129,37 @@ class Client:
         assert error["type"] == "invalid_request_error"
         return error
 
+    def frames(self, quiet_s: float = DEADLINE_S) -> tuple[list[str], str | tuple[int, str]]:
+        """The frames up to the end of the connection, or up to a silence; and how it ended: (code, reason), "end", "reset" or "silence"."""
+        texts = []
+        self.socket.settimeout(quiet_s)
+        try:
+            while True:
+                kind, data = self.socket.recv_data(control_frame=True)
+                if kind == websocket.ABNF.OPCODE_CLOSE:
+                    return texts, (int.from_bytes(data[:2], "big"), data[2:].decode())
+                if kind == websocket.ABNF.OPCODE_TEXT:
+                    texts.append(data.decode())
+        except websocket.WebSocketTimeoutException:
+            return texts, "silence"
+        except websocket.WebSocketConnectionClosedException:
+            return texts, "end"
+        except ConnectionResetError:
+            return texts, "reset"
+        finally:
+            self.socket.settimeout(DEADLINE_S)
+
+    def hear(self, pcm: bytes, chunk: int = 4800) -> None:
+        """Append sound to the input buffer, in pieces."""
+        for at in range(0, len(pcm), chunk):
+            self.send("input_audio_buffer.append", audio=base64.b64encode(pcm[at : at + chunk]).decode())
+
+    def judged(self) -> None:
+        """Every event seen is valid by openai's own types, where they are installed."""
+        if importlib.util.find_spec("openai"):
+            for event in self.seen:
+                assert openai_faults(event, "server") == [], event
+
 
 def text_of(response: dict) -> str:
     return response["output"][0]["content"][0]["text"]
@@ -117,6 +185,7 @@ def client(server):
     client = Client(server)
     yield client
     client.socket.close(timeout=1)
+    client.judged()
 
 
 @pytest.fixture
@@ -125,3 +194,4 @@ def slow_client(slow_server):
     client.text_only()
     yield client
     client.socket.close(timeout=1)
+    client.judged()

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..events import parse
 from .voice import Clip, Word
 
 RATE = 24000
@@ -44,21 +45,14 @@ def recording(agent: Any, *, sound: bool = True) -> dict:
                 early["session"] = session  # a client need not wait for the greeting
         kept = {"at": entry.at, "direction": _FLIPPED[entry.direction], "type": entry.type, "service": "realtime"}
         entries.append({**kept, "session": session, "body": entry.body})
-    for turn in agent.turns:
-        for utterance in turn.utterances:
-            if utterance.clip is not None:
-                body = _synthesis(utterance, agent.settings.mask(utterance.spoken), sound)
-                entries.append({"at": 0.0, "direction": "sent", "type": "synthesis", "service": "speech", "session": turn.id, "body": body})
+    for utterance in (utterance for turn in agent.turns for utterance in turn.utterances if utterance.clip is not None):
+        pcm, text = utterance.clip.pcm, " ".join(agent.settings.mask(utterance.spoken).split())
+        body = {"type": "synthesis", "voice": utterance.voice.name, "text": text, "sha256": hashlib.sha256(pcm).hexdigest()}
+        if sound:
+            words = [[word.text, word.offset_s, word.duration_s] for word in utterance.clip.words]
+            body |= {"pcm": base64.b64encode(pcm).decode(), "words": words}
+        entries.append({"at": 0.0, "direction": "sent", "type": "synthesis", "service": "speech", "session": "", "body": body})
     return {"entries": entries}
-
-
-def _synthesis(utterance: Any, text: str, sound: bool) -> dict:
-    pcm = utterance.clip.pcm
-    body = {"type": "synthesis", "voice": utterance.voice.name, "text": text, "sha256": hashlib.sha256(pcm).hexdigest()}
-    if not sound:
-        return body
-    words = [[word.text, word.offset_s, word.duration_s] for word in utterance.clip.words]
-    return {**body, "pcm": base64.b64encode(pcm).decode(), "words": words}
 
 
 class Recording:
@@ -132,7 +126,7 @@ class Replay:
     async def _heard(self, recorded: dict | None) -> None:
         """Return when the client has sent what it sent in the recording; None is the end of the recording."""
         while True:
-            event = _read(await self._frames.get())
+            event = dict(parse(await self._frames.get()).raw)
             self._learner().record("realtime", "received", "replay", event)
             if recorded is not None and _asks(event) == _asks(recorded):
                 for old, new in ((recorded, event), (recorded.get("item", {}), event.get("item", {}))):
@@ -149,14 +143,6 @@ class Replay:
             text = text.replace(json.dumps(old), json.dumps(new))
         self._learner().record("realtime", "sent", "replay", json.loads(text))
         self._wire.send(text)
-
-
-def _read(message: str | bytes) -> dict:
-    try:
-        event = json.loads(message)
-    except (ValueError, RecursionError):
-        event = None
-    return event if isinstance(event, dict) else {"type": "", "unreadable": str(message)[:200]}
 
 
 def _asks(event: dict) -> list:

@@ -1,55 +1,32 @@
-"""A strict reader of the SSML this course writes.
+"""A reader of SSML that takes what Azure takes, refuses what Azure refuses, and substitutes where Azure substitutes.
 
-One sentence: `read_ssml()` turns a document into spans of plain text and pauses, each with its voice and prosody, or says why not.
-What it does not do: synthesise, or forgive; the real service refuses broken SSML, so a lenient reader would teach the wrong thing.
+One sentence: `read_ssml()` turns a document into spans of plain text, pauses and bookmarks, each with its voice and prosody, or says why not.
+What it does not do: synthesise, or act a style (`mstts:express-as` is read and its text spoken plainly). Elements of Azure that would need
+what we do not have (recordings, phonemes, formulas …) are refused with the words "not part of the practice server"; the tables of
+elements, attributes and names are in ssml_reader.json.
 
 Numbers mean what Azure's table says (Speech service docs, "Customize voice and sound with SSML"): `50%` is *plus* fifty per cent.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from xml.parsers import expat
+
+from .say_as import expand
+from .voice import VOICES, speaker_of
 
 MAX_BYTES, MAX_DEPTH, MAX_VOICES = 64 * 1024, 64, 50
 SYNTHESIS = "http://www.w3.org/2001/10/synthesis"
-MSTTS = ("http://www.w3.org/2001/mstts", "https://www.w3.org/2001/mstts")  # Azure's own pages print both
-XML_LANG = "http://www.w3.org/XML/1998/namespace lang"
 NOT_BUILT = "is not part of the practice server."
 
-_INSIDE = {"prosody", "break", "p", "s", "sub"}
-CHILDREN = {  # which element may stand in which
-    "": {"speak"},
-    "speak": {"voice"},
-    "voice": _INSIDE | {"mstts:express-as"},
-    "prosody": _INSIDE,
-    "mstts:express-as": _INSIDE,
-    "p": (_INSIDE | {"mstts:express-as"}) - {"p"},
-    "s": (_INSIDE | {"mstts:express-as"}) - {"p", "s"},
-    "break": set(),
-    "sub": set(),
-}
-ATTRIBUTES = {
-    "speak": {"version", "xml:lang"},
-    "voice": {"name"},
-    "prosody": {"rate", "pitch", "volume"},
-    "break": {"time", "strength"},
-    "p": set(),
-    "s": set(),
-    "sub": {"alias"},
-    "mstts:express-as": {"style", "styledegree", "role"},
-}
-REQUIRED = {"speak": ("version", "xml:lang"), "voice": ("name",), "sub": ("alias",)}
-AZURE_ELEMENTS = {"audio", "bookmark", "emphasis", "lang", "lexicon", "math", "phoneme", "say-as"}
-AZURE_EXTENSIONS = {"audioduration", "ttsembedding", "silence", "viseme", "backgroundaudio", "voiceconversion", "dialog", "turn", "prompt"}
-AZURE_ATTRIBUTES = {("voice", "effect"), ("prosody", "range"), ("prosody", "contour"), ("speak", "onlangfailure")}
-
-RATES = {"x-slow": 0.5, "slow": 0.64, "medium": 1.0, "default": 1.0, "fast": 1.55, "x-fast": 2.0}
-PITCHES = {"x-low": 0.55, "low": 0.8, "medium": 1.0, "default": 1.0, "high": 1.2, "x-high": 1.45}
-VOLUMES = {"silent": 0.0, "x-soft": 0.2, "soft": 0.4, "medium": 0.6, "loud": 0.8, "x-loud": 1.0, "default": 1.0}
-STRENGTHS = {"none": 0.0, "x-weak": 0.25, "weak": 0.5, "medium": 0.75, "strong": 1.0, "x-strong": 1.25}
-_NUMBER = re.compile(r"([+-]?)(\d{1,6}(?:\.\d{1,6})?|\.\d{1,6})(%|st|Hz|ms|s|)", re.ASCII)
+_TABLES = json.loads(Path(__file__).with_name("ssml_reader.json").read_text("utf-8"))
+ELEMENTS, PREFIXES, _ABSENT = _TABLES["elements"], _TABLES["prefixes"], _TABLES["not built"]
+RATES, PITCHES, VOLUMES, STRENGTHS, EMPHASIS = (_TABLES[name] for name in ("rate", "pitch", "volume", "strength", "emphasis"))
+_NUMBER = re.compile(r"([+-]?)(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9})(%|st|Hz|ms|s|)", re.ASCII)
 
 
 class SSMLRefused(ValueError):
@@ -58,10 +35,11 @@ class SSMLRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A run of text with one voice and prosody, or (text empty) a pause.
+    """A run of text with one voice and prosody; or, with an empty text, a pause or a bookmark.
 
     `rate` and `volume` are multipliers; the pitch is `pitch` x the voice's own + `pitch_hz` (so an absolute one has `pitch` 0).
-    `position` is the byte of the document where it starts.
+    `position` is the byte of the document where it starts. Where `original` is not empty, `text` is an expansion of it: the whole span is
+    one word to the listener, written like that.
     """
 
     text: str = ""
@@ -73,13 +51,15 @@ class Span:
     pitch_hz: float = 0.0
     volume: float = 1.0
     position: int = 0
+    original: str = ""
+    bookmark: str = ""
 
 
-def _number(what: str, text: str) -> tuple[str, float, str]:
-    """(sign, signed value, unit) of an attribute; refuses what is no number."""
+def _number(text: str) -> tuple[str, float, str]:
+    """(sign, signed value, unit) of an attribute; the unit is "unusable" where it is no number."""
     match = _NUMBER.fullmatch(text.strip())
     if match is None:
-        raise SSMLRefused(f"The value {text[:20]!r} of {what} is not valid.")
+        return "", 0.0, "unusable"
     sign, digits, unit = match.groups()
     return sign, float(sign + digits), unit
 
@@ -89,24 +69,20 @@ def _limit(value: float, low: float, high: float) -> float:
 
 
 def with_rate(span: Span, text: str) -> Span:
-    """`0.9` multiplies, `+20%` and `20%` add to 1; nested rates multiply."""
+    """`0.9` multiplies, `+20%` and `20%` add to 1; nested rates multiply; what is unusable changes nothing."""
     if (factor := RATES.get(text.strip())) is None:
-        sign, value, unit = _number("prosody rate", text)
-        if unit not in ("", "%") or (sign and unit == ""):
-            raise SSMLRefused(f"The value {text[:20]!r} of prosody rate is not valid.")
-        factor = 1 + value / 100 if unit else value
+        sign, value, unit = _number(text)
+        factor = 1 + value / 100 if unit == "%" else value if (sign, unit) == ("", "") else 1.0
     return replace(span, rate=_limit(span.rate * factor, 0.5, 2.0))
 
 
 def with_pitch(span: Span, text: str) -> Span:
     """Names, per cent and semitones multiply; `+10Hz` shifts; `180Hz` is absolute. The voice limits the outcome to 0.5-1.5."""
     if (factor := PITCHES.get(text.strip())) is None:
-        sign, value, unit = _number("prosody pitch", text)
+        sign, value, unit = _number(text)
         if unit == "Hz":
             return replace(span, pitch_hz=span.pitch_hz + value) if sign else replace(span, pitch=0.0, pitch_hz=value)
-        if unit not in ("%", "st"):
-            raise SSMLRefused(f"The value {text[:20]!r} of prosody pitch is not valid.")
-        factor = max(0.0, 1 + value / 100) if unit == "%" else 2 ** (_limit(value, -48, 48) / 12)
+        factor = max(0.0, 1 + value / 100) if unit == "%" else 2 ** (_limit(value, -48, 48) / 12) if unit == "st" else 1.0
     return replace(span, pitch=_limit(span.pitch * factor, 0.0, 10.0), pitch_hz=span.pitch_hz * factor)
 
 
@@ -116,40 +92,59 @@ def with_volume(span: Span, text: str) -> Span:
     if (factor := VOLUMES.get(text.strip())) is not None:
         level *= factor
     else:
-        sign, value, unit = _number("prosody volume", text)
-        if unit not in ("", "%"):
-            raise SSMLRefused(f"The value {text[:20]!r} of prosody volume is not valid.")
-        if unit:
+        sign, value, unit = _number(text)
+        if unit == "%":
             level *= 1 + value / 100
-        else:
+        elif unit == "":
             level = level + value / 100 if sign else level * min(value, 100) / 100
     return replace(span, volume=_limit(level, 0.0, 1.0))
 
 
+def with_prosody(span: Span, attributes: dict[str, str]) -> Span:
+    """A span with the `rate`, `pitch` and `volume` among the attributes."""
+    for key, apply in (("rate", with_rate), ("pitch", with_pitch), ("volume", with_volume)):
+        span = apply(span, attributes[key]) if key in attributes else span
+    return span
+
+
 def pause_of(attributes: dict[str, str]) -> float:
-    """Seconds of a break: `time` wins over `strength`; at most 20 s; 750 ms when neither is given."""
-    if "time" in attributes:
-        sign, value, unit = _number("break time", attributes["time"])
-        if unit not in ("ms", "s") or sign == "-":
-            raise SSMLRefused(f"The value {attributes['time'][:20]!r} of break time is not valid.")
+    """Seconds of a break: `time` wins over `strength`; at most 20 s; 750 ms when neither is given or usable."""
+    sign, value, unit = _number(attributes.get("time", ""))
+    if unit in ("ms", "s") and sign != "-":
         return min(20.0, value / 1000 if unit == "ms" else value)
-    strength = attributes.get("strength", "medium")
-    if strength not in STRENGTHS:
-        raise SSMLRefused(f"The value {strength[:20]!r} of break strength is not valid.")
-    return STRENGTHS[strength]
+    return STRENGTHS.get(attributes.get("strength", "").strip(), STRENGTHS["medium"])
+
+
+def _name(qualified: str) -> str:
+    """The name in our tables, such as "mstts:express-as" or "xml:lang", of expat's "namespace name"."""
+    namespace, _, name = qualified.rpartition(" ")
+    return PREFIXES.get(namespace, f"{namespace} ") + name
 
 
 def _element(qualified: str) -> str:
-    """The element's name in our tables, from expat's "namespace name"."""
-    namespace, _, name = qualified.rpartition(" ")
-    known = f"mstts:{name}" if namespace in MSTTS else name if namespace == SYNTHESIS else ""
-    if known in ATTRIBUTES:
-        return known
-    if known in AZURE_ELEMENTS or (namespace in MSTTS and name in AZURE_EXTENSIONS):
-        raise SSMLRefused(f"The SSML element '{known}' {NOT_BUILT}")
-    if namespace == "" and name == "speak":
+    name, bare = _name(qualified), " " not in qualified
+    if name == "speak" and bare:
         raise SSMLRefused(f"The element 'speak' needs xmlns='{SYNTHESIS}'.")
-    raise SSMLRefused(f"The SSML element '{name[:40]}' is unknown.")
+    if name in _ABSENT["elements"] and not bare:
+        raise SSMLRefused(f"The SSML element '{name}' {NOT_BUILT}")
+    if name not in ELEMENTS or bare:
+        raise SSMLRefused(f"The SSML element '{name[-40:]}' is unknown.")
+    return name
+
+
+def _check(name: str, attributes: dict[str, str]) -> None:
+    """Refuse an attribute that is unknown, missing, or written as Azure does not allow."""
+    known = ELEMENTS[name]
+    for key, value in attributes.items():
+        if key in _ABSENT["attributes"].get(name, ()):
+            raise SSMLRefused(f"The attribute '{key}' of '{name}' {NOT_BUILT}")
+        if key not in known["attributes"]:
+            raise SSMLRefused(f"The attribute '{key[-40:]}' of '{name}' is unknown.")
+        if (pattern := known["attributes"][key]) and not re.fullmatch(pattern, value.strip()):
+            raise SSMLRefused(f"The value {value[:20]!r} of '{key}' in '{name}' is not valid.")
+    for key in known["required"]:
+        if not attributes.get(key, "").strip():
+            raise SSMLRefused(f"The element '{name}' needs the attribute '{key}'.")
 
 
 class _Reader:
@@ -163,62 +158,70 @@ class _Reader:
         self.spans: list[Span] = []
         self.voices = 0
         self.joins = False  # whether the next text belongs to the same run as the last span
+        self.say_as: dict[str, str] = {}  # the attributes of the open say-as,
+        self.written = ""  # and the text in it so far: expat gives a text in pieces
 
     def _doctype(self, *_declaration) -> None:
         raise SSMLRefused("A document type declaration is not allowed in SSML.")  # so no entity can be defined either
 
     def _start(self, qualified: str, given: dict[str, str]) -> None:
         name, (parent, style) = _element(qualified), self.stack[-1]
-        if name not in CHILDREN[parent]:
+        if name not in ELEMENTS[parent]["children"]:
             raise SSMLRefused(f"The element '{name}' is not allowed in '{parent or 'the document'}'.")
         if len(self.stack) > MAX_DEPTH:
             raise SSMLRefused(f"The SSML is nested deeper than {MAX_DEPTH} elements.")
-        attributes = {"xml:lang" if key == XML_LANG else key: value for key, value in given.items()}
-        self._check(name, attributes)
+        attributes = {_name(key): value for key, value in given.items()}
+        _check(name, attributes)
         style = replace(self._styled(name, attributes, style), position=self.parser.CurrentByteIndex)
         if name == "break":
             self.spans.append(replace(style, pause_s=pause_of(attributes)))
+        elif name == "bookmark":
+            self.spans.append(replace(style, bookmark=attributes["mark"]))
         elif name == "sub":
             self._add(attributes["alias"], style)
-        self.joins = self.joins and name == "sub"
+        elif name == "say-as":
+            self.say_as, self.written = attributes, ""
+        self.joins = self.joins and name in ("sub", "say-as")
         self.stack.append((name, style))
-
-    def _check(self, name: str, attributes: dict[str, str]) -> None:
-        for key in attributes:
-            if (name, key) in AZURE_ATTRIBUTES:
-                raise SSMLRefused(f"The attribute '{key}' of '{name}' {NOT_BUILT}")
-            if key not in ATTRIBUTES[name]:
-                raise SSMLRefused(f"The attribute '{key[-40:]}' of '{name}' is unknown.")
-        for key in REQUIRED.get(name, ()):
-            if not attributes.get(key, "").strip():
-                raise SSMLRefused(f"The element '{name}' needs the attribute '{key}'.")
-        if name == "speak" and attributes["version"] != "1.0":
-            raise SSMLRefused("The attribute 'version' of 'speak' must be '1.0'.")
-        if "styledegree" in attributes:
-            _number("styledegree", attributes["styledegree"])
 
     def _styled(self, name: str, attributes: dict[str, str], style: Span) -> Span:
         if name == "speak":
-            return replace(style, language=attributes["xml:lang"])
+            return replace(style, language=attributes["xml:lang"].strip())
         if name == "voice":
             self.voices += 1
             if self.voices > MAX_VOICES:
                 raise SSMLRefused(f"The SSML has more than {MAX_VOICES} voice elements.")
             return replace(style, voice=attributes["name"].strip())
-        if name == "prosody":
-            for key, apply in (("rate", with_rate), ("pitch", with_pitch), ("volume", with_volume)):
-                style = apply(style, attributes[key]) if key in attributes else style
-        return style
+        if name == "lang":
+            language = attributes["xml:lang"].strip()
+            return replace(style, language=language, voice=speaker_of(language, style.voice))
+        if name == "emphasis":
+            return with_prosody(style, EMPHASIS[attributes.get("level", "moderate").strip()])
+        return with_prosody(style, attributes) if name == "prosody" else style
 
     def _end(self, _qualified: str) -> None:
-        name, _ = self.stack.pop()
-        self.joins = self.joins and name == "sub"
+        name, style = self.stack.pop()
+        if name == "say-as":
+            self._say_as(style)
+        self.joins = self.joins and name in ("sub", "say-as")
+
+    def _say_as(self, style: Span) -> None:
+        """An expansion is a span of its own; a text that is read as it is written stays in its run."""
+        kind, form = (self.say_as.get(key, "").strip() for key in ("interpret-as", "format"))
+        language = VOICES[style.voice]["Locale"] if style.voice in VOICES else style.language
+        if spoken := expand(self.written, kind, form, language):
+            self.spans.append(replace(style, text=spoken, original=self.written.strip()))
+            self.joins = False
+        else:
+            self._add(self.written, style)
 
     def _text(self, text: str) -> None:
         name, style = self.stack[-1]
-        if name in ("speak", "break"):
+        if "plain text" not in ELEMENTS[name]["children"]:
             if text.strip():
                 raise SSMLRefused(f"Text is not allowed in '{name}'.")
+        elif name == "say-as":
+            self.written += text
         elif name != "sub":  # of a sub, the alias is spoken instead
             self._add(text, replace(style, position=self.parser.CurrentByteIndex))
 
@@ -243,7 +246,7 @@ def read_ssml(xml: bytes | str) -> list[Span]:
         document = xml.encode("utf-8") if isinstance(xml, str) else xml
     except UnicodeEncodeError:
         raise SSMLRefused("The SSML has half a character (a lone surrogate) in it.") from None
-    if len(document) > MAX_BYTES:
+    if len(document) >= MAX_BYTES:
         raise SSMLRefused(f"The SSML is longer than {MAX_BYTES // 1024} KB.")
     reader = _Reader()
     try:
@@ -253,4 +256,4 @@ def read_ssml(xml: bytes | str) -> list[Span]:
     if not reader.voices:
         raise SSMLRefused("The SSML needs a 'voice' element with a name.")
     spans = [replace(span, text=" ".join(span.text.split())) for span in reader.spans]
-    return [span for span in spans if span.text or span.pause_s]
+    return [span for span in spans if span.text or span.pause_s or span.bookmark]

@@ -21,7 +21,8 @@ TABLE: dict = json.loads(Path(__file__).with_name("replies.json").read_text("utf
 HEARS = {what: re.compile(rf"(?<!\w)(?:{phrases})(?!\w)", re.I) for what, phrases in TABLE["hears"].items()}
 HEARS |= {what: re.compile("|".join(phrases), re.I) for what, phrases in TABLE["instructions"].items()}  # also inside words: "pirates"
 
-SUM = re.compile(rf"(-?\d+(?:\.\d+)?)\s*({'|'.join(map(re.escape, TABLE['signs']))})\s*(-?\d+(?:\.\d+)?)", re.I)
+NUMBER = r"(-?\d{1,30}(?:\.\d{1,30})?)"
+SUM = re.compile(rf"(?<!\d){NUMBER}\s*({'|'.join(map(re.escape, TABLE['signs']))})\s*{NUMBER}", re.I)
 OPERATIONS = {"plus": operator.add, "minus": operator.sub, "times": operator.mul, "divided by": operator.truediv}
 NAME = re.compile(r"[^\W\d_][\w'-]*(?: (?!(?:I|And|But|You|What|Tell|I'm)\b)[A-Z][\w'-]+){0,2}")
 NEXT_FACT = re.compile(r"(?i)(?:\band\b[,;]?|[,;])\s*(?=(?:i|i'm|my)\b)")  # no "+": a row of 10,000 commas would take minutes

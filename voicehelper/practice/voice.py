@@ -17,17 +17,17 @@ import math
 import os
 import re
 import shutil
-import sys
 import tempfile
 import threading
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# What Azure's list of voices says of each, and how we speak it: eSpeak's language + variant, its speed at rate 1.0 in words per minute
+# (duration is proportional to 1 / speed), and the fundamental frequency that was measured.
 VOICES: dict[str, dict] = json.loads(Path(__file__).with_name("voices.json").read_text("utf-8"))
 MAX_AUDIO_S = 600.0  # Azure's own limit for one request
 NATIVE_RATE = 22050
-WORDS_PER_MINUTE = 175  # eSpeak's normal speed: our rate 1.0; duration is proportional to 1 / rate
 FULL_VOLUME = 80  # of eSpeak's 100: at 100 some voices peak at full scale
 # Measured: eSpeak's pitch parameter (0-99) against the multiplier of a voice's own fundamental frequency.
 PITCH_MAP = ((0.69, 0), (0.79, 25), (1.0, 50), (1.29, 75), (1.52, 90), (1.67, 99))
@@ -55,7 +55,7 @@ class Clip:
 def tokens(text: str) -> list[tuple[int, int]]:
     """Where the words of a text are: (start, end) without the punctuation around them. A lone symbol such as "$" is a word."""
     found = []
-    for match in re.finditer(r"[^\s—–…]+", text):
+    for match in re.finditer(r"[^\s—–…、。，！？；：]+", text):
         start, end = match.span()
         while start < end and unicodedata.category(text[start])[0] == "P":
             start += 1
@@ -70,6 +70,21 @@ def pitch_factor(voice: str, pitch: float, pitch_hz: float) -> float:
     """The multiplier of the voice's own pitch that `pitch` x own + `pitch_hz` asks for, limited to Azure's 0.5-1.5."""
     own = VOICES[voice]["f0_hz"]
     return min(1.5, max(0.5, (pitch * own + pitch_hz) / own))
+
+
+def speaker_of(language: str, voice: str) -> str:
+    """Who speaks a language (such as "fr-FR" or "fr") in place of `voice`: one of the same gender; `voice` itself where nobody does."""
+    if voice not in VOICES:
+        return voice
+    wanted = language.lower()
+
+    def fits(name: str) -> tuple[bool, ...]:
+        locale = VOICES[name]["Locale"].lower()
+        same_language = locale.split("-")[0] == wanted.split("-")[0]
+        return same_language, locale == wanted, VOICES[name]["Gender"] == VOICES[voice]["Gender"], name == voice
+
+    best = max(VOICES, key=fits)
+    return best if fits(best)[0] else voice
 
 
 def resample(samples: array.array, rate: int) -> array.array:
@@ -93,42 +108,27 @@ def resample(samples: array.array, rate: int) -> array.array:
     return out
 
 
-def little_endian(samples: array.array) -> bytes:
-    if sys.byteorder == "big":
-        samples = array.array("h", samples)
-        samples.byteswap()
-    return samples.tobytes()
-
-
 def timed_words(text: str, starts: dict[int, float], duration_s: float) -> list[Word]:
-    """The words that have a start, each lasting until the next one; `starts` maps a token's start in the text to seconds."""
+    """The words that have a start (eSpeak reports none for some signs), each lasting until the next one.
+
+    `starts` maps a token's start in the text to seconds.
+    """
     placed = [(text[start:end], starts[start]) for start, end in tokens(text) if start in starts]
     ends = [offset for _, offset in placed[1:]] + [duration_s]
-    return [Word(word, offset, max(0.0, end - offset)) for (word, offset), end in zip(placed, ends, strict=True)]
-
-
-class _EventId(ctypes.Union):
-    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]
+    return [Word(word, offset, max(0.0, end - offset)) for (word, offset), end in zip(placed, ends, strict=False)]
 
 
 class _Event(ctypes.Structure):
-    """espeak_EVENT of speak_lib.h."""
+    """espeak_EVENT of speak_lib.h; its last field is a union as large as a pointer or eight characters."""
 
-    _fields_ = [
-        ("type", ctypes.c_int),
-        ("unique_identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int),
-        ("audio_position", ctypes.c_int),
-        ("sample", ctypes.c_int),
-        ("user", ctypes.c_void_p),
-        ("id", _EventId),
-    ]
+    _fields_ = [(name, ctypes.c_int) for name in ("type", "unique_identifier", "text_position", "length", "audio_position", "sample")]
+    _fields_ += [("user", ctypes.c_void_p), ("id", ctypes.c_uint64)]
 
 
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 _LIST_TERMINATED, _WORD = 0, 1
-_SYNCHRONOUS, _BUFFER_MS, _DONT_EXIT = 2, 200, 0x8000
+# A buffer that holds a whole clause: when one is full before its clause ends, eSpeak 1.52 loses the end of the last clause (0.1 s of speech).
+_SYNCHRONOUS, _BUFFER_MS, _DONT_EXIT = 2, 20_000, 0x8000
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 _CHARS_UTF8 = 1
 
@@ -166,7 +166,7 @@ class EspeakVoice:
         self._max_samples, self._stopped = 0, bool
 
     def _receive(self, wave, count, events) -> int:
-        """Called by eSpeak with each 200 ms; 1 stops the synthesis. An exception would be printed and ignored: so 1 instead."""
+        """Called by eSpeak with each clause; 1 stops the synthesis. An exception would be printed and ignored: so 1 instead."""
         try:
             if wave and count > 0:
                 self._samples.frombytes(ctypes.string_at(wave, 2 * count))
@@ -188,7 +188,7 @@ class EspeakVoice:
         if self._library.espeak_SetVoiceByName(VOICES[voice]["espeak"].encode()) != 0:
             raise OSError(f"eSpeak NG lacks the voice for {voice}")
         for parameter, value in (
-            (_RATE, round(WORDS_PER_MINUTE * rate)),
+            (_RATE, round(VOICES[voice]["wpm"] * rate)),
             (_VOLUME, round(FULL_VOLUME * volume)),
             (_PITCH, level),
             (_RANGE, 50),
@@ -204,7 +204,7 @@ class EspeakVoice:
             rate, pitch, volume: multipliers (pitch of the voice's own, volume 0-1).
             sample_rate: of the samples returned, in Hz.
             max_s: the longest audio to make, in seconds.
-            stopped: asked every 200 ms of audio; true ends the run early.
+            stopped: asked after each clause, and every 20 s of audio (40 ms of work); true ends the run early.
         """
         encoded = text.encode("utf-8", "replace") + b"\0"
         with self._lock:
@@ -220,7 +220,7 @@ class EspeakVoice:
             if start is not None and sample <= len(samples):
                 starts.setdefault(start, sample / NATIVE_RATE)
         duration_s = len(samples) / NATIVE_RATE
-        return Clip(little_endian(resample(samples, sample_rate)), timed_words(text, starts, duration_s))
+        return Clip(resample(samples, sample_rate).tobytes(), timed_words(text, starts, duration_s))
 
 
 class ToneVoice:
@@ -243,7 +243,7 @@ class ToneVoice:
             samples.extend(int(level * math.sin(i * step)) for i, level in enumerate(swell))
             samples.extend([0] * int(0.08 / rate * sample_rate))
         del samples[int(max_s * sample_rate) :]
-        return Clip(little_endian(samples), timed_words(text, starts, len(samples) / sample_rate))
+        return Clip(samples.tobytes(), timed_words(text, starts, len(samples) / sample_rate))
 
 
 def open_voice() -> EspeakVoice | ToneVoice:

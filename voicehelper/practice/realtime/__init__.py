@@ -1,5 +1,6 @@
-"""The practice side of the Realtime API, GA dialect, text turns: `RealtimeSession`, one for each socket."""
+"""The practice side of the Realtime API, GA dialect, text out, text and audio in: `RealtimeSession`, one for each socket."""
 
-from .session import Ids, RealtimeSession
+from .items import Ids
+from .session import RealtimeSession
 
 __all__ = ["Ids", "RealtimeSession"]

@@ -54,18 +54,15 @@ def log_request(handler: RequestHandler) -> None:
     log.info("%s %s %s", handler.get_status(), handler.request.method, handler.request.path)
 
 
+def number(text: str, least: float = 0.0) -> float:
+    value = float(text)
+    if not least <= value <= 60_000:
+        raise argparse.ArgumentTypeError(f"must be {least:g} to 60000")
+    return value
+
+
 def positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("must be above 0")
-    return value
-
-
-def delay(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 60_000:
-        raise argparse.ArgumentTypeError("must be 0 to 60000")
-    return value
+    return number(text, 0.001)
 
 
 def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -73,11 +70,13 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same answers")
     parser.add_argument("--tokens-per-second", type=positive, default=60.0)
-    parser.add_argument("--first-byte-ms", type=delay, default=120.0, help="from the SSML to the first audio")
-    parser.add_argument("--rtf", type=delay, default=0.05, help="seconds of sending for each second of audio")
+    parser.add_argument("--first-byte-ms", type=number, default=120.0, help="from the SSML to the first audio")
+    parser.add_argument("--rtf", type=number, default=0.05, help="seconds of sending for each second of audio")
+    scale = os.environ.get("VOICEHELPER_TIME_SCALE") or "1"
+    parser.add_argument("--time-scale", type=positive, default=scale, help="20 is twenty times as fast (default: VOICEHELPER_TIME_SCALE)")
     parser.add_argument("--session-seconds", type=positive, default=3600.0, help="how long a Realtime session may last")
     parser.add_argument("--fault", action="append", default=[], metavar="NAME", help="a fault, as in drop_mid_answer:3; may be repeated")
-    parser.add_argument("--latency-ms", type=delay, default=0.0, help="added before each answer and each sentence")
+    parser.add_argument("--latency-ms", type=number, default=0.0, help="added before each answer and each sentence")
     parser.add_argument("--replay", metavar="FILE", help="serve this recording instead of the tutor")
     parser.add_argument("--key", default=os.environ.get("VOICEHELPER_PRACTICE_KEY") or f"vh.{secrets.token_hex(12)}")
     parser.add_argument("--watch-stdin", action="store_true", help="end when stdin ends")
@@ -94,14 +93,6 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def read_time_scale() -> float:
-    try:
-        return positive(os.environ.get("VOICEHELPER_TIME_SCALE") or "1")
-    except (ValueError, argparse.ArgumentTypeError):
-        log.warning("VOICEHELPER_TIME_SCALE is not a number above 0: 1 is used.")
-        return 1.0
-
-
 def watch_stdin(ended) -> None:
     """Wait for the end of stdin, which is the end of the parent. os.read: a buffered read would hold a lock at exit."""
     try:
@@ -112,16 +103,16 @@ def watch_stdin(ended) -> None:
     ended()
 
 
-async def serve(options: argparse.Namespace, sockets: list, key: str) -> None:
+async def serve(options: argparse.Namespace, sockets: list) -> None:
     loop, told = asyncio.get_running_loop(), asyncio.Event()
     end = partial(loop.call_soon_threadsafe, told.set)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: end())
-    practice = Practice(options, key, read_time_scale())
+    practice = Practice(options)
     server = HTTPServer(application(practice))
     server.add_sockets(sockets)
     host = f"ws://127.0.0.1:{sockets[0].getsockname()[1]}"
-    addresses = {"realtime_url": f"{host}/openai/v1/realtime", "speech_host": host, "key": key, "pid": os.getpid()}
+    addresses = {"realtime_url": f"{host}/openai/v1/realtime", "speech_host": host, "key": options.key, "pid": os.getpid()}
     print(json.dumps(addresses), flush=True)
     if options.watch_stdin:
         threading.Thread(target=watch_stdin, args=(end,), name="voicehelper-practice-stdin", daemon=True).start()
@@ -142,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{why}: choose another with --port, or leave --port out to get a free one.\n")
         return 2
     try:
-        asyncio.run(serve(options, sockets, options.key))
+        asyncio.run(serve(options, sockets))
     except KeyboardInterrupt:
         pass
     return 0

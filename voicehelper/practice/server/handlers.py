@@ -13,9 +13,11 @@ import json
 import re
 import socket
 import struct
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from tornado.iostream import StreamBufferFullError
 from tornado.web import HTTPError, RequestHandler
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
@@ -27,6 +29,7 @@ from .state import Practice
 
 LOOPBACK = r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?"
 WRONG_KEY = "Access denied due to invalid subscription key or wrong API endpoint. Use the key the practice server printed when it started."
+MAX_UNSENT = 16 * 1024 * 1024  # what may wait for a client that does not read
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends RST
 
 
@@ -58,8 +61,12 @@ class Guarded(RequestHandler):
     def refuse(self, status: int, message: str, code: str = "") -> None:
         """An answer in the shape of Azure's; it never repeats what was sent."""
         self.set_status(status)
+        self.answer(json.dumps({"error": {"code": code or str(status), "message": message}}))
+
+    def answer(self, text: str) -> None:
+        """Finish with this JSON."""
         self.set_header("Content-Type", "application/json")
-        self.finish(json.dumps({"error": {"code": code or str(status), "message": message}}))
+        self.finish(text)
 
     def refused_by_fault(self, where: str) -> bool:
         """Whether a fault armed for this place refused the upgrade."""
@@ -88,7 +95,7 @@ class LogHandler(Guarded):
     """`GET /practice/log`: both services' messages of this key suffix, oldest first, without keys."""
 
     def get(self) -> None:
-        self.write({"entries": [{"at": entry.at, "direction": entry.direction, **entry.body} for entry in self.learner().log]})
+        self.answer('{"entries": [' + ", ".join(self.learner().log) + "]}")
 
 
 class FaultsHandler(Guarded):
@@ -112,8 +119,7 @@ class VoicesHandler(Guarded):
     """`GET /cognitiveservices/voices/list`, in Azure's shape."""
 
     def get(self) -> None:
-        self.set_header("Content-Type", "application/json")
-        self.write(json.dumps(voices_list()))
+        self.answer(json.dumps(voices_list()))
 
 
 class Socket(Guarded, WebSocketHandler):
@@ -123,6 +129,7 @@ class Socket(Guarded, WebSocketHandler):
 
     def open(self) -> None:
         self.set_nodelay(True)
+        self.ws_connection.stream.max_write_buffer_size = MAX_UNSENT
         self.broken = False
         self.session = self.new_session()
 
@@ -131,11 +138,9 @@ class Socket(Guarded, WebSocketHandler):
 
     async def transmit(self, message: str | bytes) -> None:
         """Returns when the frame has left; a frame to a client that is gone is dropped: its close ends the session."""
-        try:
+        with suppress(WebSocketClosedError):
             if not self.broken:
                 await self.write_message(message, binary=isinstance(message, bytes))
-        except WebSocketClosedError:
-            pass
 
     def cut(self, how: str) -> None:
         """End the connection as a broken network does, nothing is sent afterwards.
@@ -185,6 +190,9 @@ class RealtimeSocket(Socket):
         try:
             written = self.write_message(event)
         except WebSocketClosedError:
+            return
+        except StreamBufferFullError:
+            self.cut("drop")
             return
         written.add_done_callback(lambda done: done.cancelled() or done.exception())  # a client that left is no fault
 

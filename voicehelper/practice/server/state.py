@@ -7,30 +7,47 @@ What it does not do: speak on the network.
 from __future__ import annotations
 
 import argparse
-from collections import OrderedDict
+import json
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from ...events import EventLog
 from ..ears import Ears
 from ..faults import Faults
 from ..realtime import Ids
-from ..speech import Pace
 from ..tutor import Tutor
 from ..voice import open_voice
 
-KEPT_ENTRIES, KEPT_NAMES, KEPT_CHARACTERS = 5000, 64, 70_000  # what the log holds: for each name, of names, of one text
+KEPT_NAMES = 64
+KEPT_CHARACTERS, KEPT_ENTRY = 8_000_000, 200_000  # of one name's log, and of one entry of it
 
 
 class Learner:
-    """The wire log and the armed faults of one key suffix (`KEY~NAME`), so that many can share one server."""
+    """The wire log and the armed faults of one key suffix (`KEY~NAME`), so that many can share one server.
 
-    def __init__(self, mask):
-        self.log, self.faults = EventLog(lambda text: mask(text)[:KEPT_CHARACTERS], KEPT_ENTRIES), Faults()
+    Attributes:
+        log: the JSON text of each entry, masked, oldest first; the oldest fall out.
+    """
+
+    def __init__(self, mask: Callable[[str], str]):
+        self.log: deque[str] = deque()
+        self.faults, self._mask, self._size = Faults(), mask, 0
 
     def record(self, service: str, direction: str, session: str, body: dict) -> None:
-        """Keep one message of either service."""
-        kind = body.get("type") if isinstance(body.get("type"), str) else ""
-        self.log.add(direction, {"type": kind, "service": service, "session": session, "body": body})
+        """Keep one message of either service; of a monstrous one only that it came."""
+        kind = body["type"] if isinstance(body.get("type"), str) else ""
+        entry = {"at": time.time(), "direction": direction, "type": kind[:100], "service": service, "session": session, "body": body}
+        try:
+            text = self._mask(json.dumps(entry))
+        except RecursionError:
+            text = ""
+        if not 0 < len(text) < KEPT_ENTRY:
+            text = self._mask(json.dumps(entry | {"body": {"type": kind[:100], "unreadable": "too long or too deep to keep"}}))
+        self.log.append(text)
+        self._size += len(text)
+        while self._size > KEPT_CHARACTERS:
+            self._size -= len(self.log.popleft())
 
     def take(self, where: str) -> dict | None:
         """The fault that is to happen at this place now (see `faults.Faults.take`); what happened stands in the log."""
@@ -45,16 +62,17 @@ class Practice:
     """What all connections share.
 
     Attributes:
-        tokens_per_second, pace, session_s, time_scale: how fast text and audio leave, and how long a session may last.
+        tokens_per_second, first_byte_s, rtf: how fast text and audio leave (`rtf`: seconds of sending for each second of sound).
+        session_s, time_scale: how long a session may last, and how much faster than the wall everything is.
         engine: speaks (see `voice.open_voice`), in the one thread of `executor`.
         ids: counts for all sessions; ears: knows the audio that was spoken here.
         recording: what is replayed instead of answering, if anything.
     """
 
-    def __init__(self, options: argparse.Namespace, key: str, time_scale: float):
-        self.key, self.time_scale, self.session_s = key, time_scale, options.session_seconds
-        self.tokens_per_second = options.tokens_per_second * time_scale
-        self.pace = Pace(options.first_byte_ms / 1000 / time_scale, options.rtf / time_scale)
+    def __init__(self, options: argparse.Namespace):
+        self.key, self.time_scale, self.session_s = options.key, options.time_scale, options.session_seconds
+        self.tokens_per_second = options.tokens_per_second * self.time_scale
+        self.first_byte_s, self.rtf = options.first_byte_ms / 1000 / self.time_scale, options.rtf / self.time_scale
         self.engine, self.ids, self.ears = open_voice(), Ids(options.seed), Ears()
         self.executor = ThreadPoolExecutor(1, "voicehelper-synthesis")  # one thread: the engine is one per process
         self.recording = options.replay
@@ -63,7 +81,8 @@ class Practice:
         self._armed = {"texts": options.fault, "seed": options.seed, "latency_ms": options.latency_ms}
 
     def mask(self, text: str) -> str:
-        return text.replace(self.key, "****")
+        """Any text, JSON too, without the key."""
+        return text.replace(json.dumps(self.key)[1:-1], "****").replace(self.key, "****")
 
     def answer(self, instructions: str, conversation: list[tuple[str, str]]) -> str:
         """The tutor's answer, without the key: a learner may have pasted it, and cut into deltas the log could not mask it."""
