@@ -16,8 +16,9 @@ from voicehelper.practice.speech import assemble
 from voicehelper.practice.ssml_reader import read_ssml
 from voicehelper.practice.voice import EspeakVoice, open_voice
 
+from .listening import fundamental, rms
 from .test_ssml_reader import speak
-from .test_voice import SENTENCES, fundamental, loudness, samples
+from .test_voice import SENTENCES, samples
 
 ARIA, GUY = "en-US-AriaNeural", "en-US-GuyNeural"
 
@@ -27,7 +28,7 @@ class Sound:
 
     def __init__(self, values):
         self._values = values
-        self.length, self.level = len(values) / 24_000, loudness(values)
+        self.length, self.level = len(values) / 24_000, rms(values)
 
     @cached_property
     def pitch(self) -> float:

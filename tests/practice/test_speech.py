@@ -6,9 +6,7 @@ import array
 import base64
 import hashlib
 import json
-import math
 import random
-import statistics
 import textwrap
 import time
 
@@ -20,6 +18,7 @@ from voicehelper.practice.ssml_reader import Span
 
 from ..support import limit, made_up, scaled
 from .conftest import DEADLINE_S, Client, http, text_of, until, websocket, wire_log
+from .listening import fundamental, rms
 
 sdk = pytest.importorskip("azure.cognitiveservices.speech", reason="the Speech SDK is not installed")
 SENTENCE = "Hello there, my friend, how are you today? We are going along the river."
@@ -104,30 +103,6 @@ def voice(server):
 
 def samples(result) -> array.array:
     return array.array("h", result.audio_data)
-
-
-def rms(values) -> float:
-    return math.sqrt(sum(value * value for value in values) / max(1, len(values)))
-
-
-def fundamental(values, rate: int = 24000) -> float:
-    """The median fundamental frequency of the loud parts, by autocorrelation."""
-    found = []
-    values = values[::2]
-    rate //= 2
-    for start in range(0, len(values) - 1024, 1024):
-        window = values[start : start + 1024]
-        if rms(window) < 1500:
-            continue
-        lags = {
-            lag: sum(a * b for a, b in zip(window, window[lag:], strict=False)) / (1024 - lag) for lag in range(rate // 450, rate // 70)
-        }
-        best = max(lags.values())
-        lag = next(lag for lag, value in lags.items() if value > 0.85 * best)
-        while lags.get(lag + 1, 0) > lags[lag]:
-            lag += 1
-        found.append(rate / lag)
-    return statistics.median(found)
 
 
 def test_a_sentence_is_spoken_and_its_hash_is_in_the_wire_log(server, voice):

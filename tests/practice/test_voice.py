@@ -6,14 +6,13 @@ import array
 import itertools
 import random
 import re
-import statistics
-from operator import mul
 
 import pytest
 
 from voicehelper.practice.voice import VOICES, EspeakVoice, ToneVoice, open_voice, speaker_of, tokens
 
 from ..support import forall, made_up, scaled, st
+from .listening import fundamental, rms
 
 SENTENCES = {
     "en": "Hello there, my friend, how are you today? We are going along the river.",
@@ -46,26 +45,6 @@ KNOWN = {
 
 def samples(clip) -> array.array:
     return array.array("h", clip.pcm)
-
-
-def loudness(values) -> float:
-    return (sum(map(mul, values, values)) / max(1, len(values))) ** 0.5
-
-
-def fundamental(values, rate: int = 24_000) -> float:
-    """The median fundamental frequency of the loud parts, in Hz, by autocorrelation."""
-    found, values, rate = [], values[::2], rate // 2
-    for start in range(0, len(values) - 1024, 1024):
-        piece = values[start : start + 1024]
-        if loudness(piece) < 1500:
-            continue
-        lags = {lag: sum(map(mul, piece, piece[lag:])) / (1024 - lag) for lag in range(rate // 450, rate // 65)}
-        best = max(lags.values())
-        lag = next(lag for lag, value in lags.items() if value > 0.85 * best)
-        while lags.get(lag + 1, 0) > lags[lag]:
-            lag += 1
-        found.append(rate / lag)
-    return statistics.median(found)
 
 
 def language(name: str) -> str:
@@ -142,7 +121,7 @@ def test_two_voices_of_a_language_differ_by_eight_per_cent_in_pitch_or_duration(
 def test_a_voice_speaks_its_language_and_says_where_the_words_are(engine, name):
     text = SENTENCES[language(name)]
     clip = engine.say(text, voice=name)
-    assert 1000 < loudness(samples(clip)) < 8000
+    assert 1000 < rms(samples(clip)) < 8000
     assert max(map(abs, samples(clip))) < 32_000, "it clips"
     assert [word.text for word in clip.words] == [text[start:end] for start, end in tokens(text)]
     ends = [word.offset_s + word.duration_s for word in clip.words]
@@ -196,7 +175,7 @@ def test_punctuation_of_chinese_and_japanese_parts_words_too():
 @pytest.mark.parametrize("name", VOICES)
 def test_the_tone_has_every_voice_as_well(name):
     clip = ToneVoice("of a test").say(made_up(), voice=name)
-    assert loudness(samples(clip)) > 500
+    assert rms(samples(clip)) > 500
     assert len(clip.words) == 1
 
 
