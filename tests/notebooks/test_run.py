@@ -15,9 +15,11 @@ SOLUTIONS = {
     "01_session_configuration": {"You are a friendly tutor.": "Answer in one sentence. End with a question."},
     "02_event_handling": {
         "    pass  # your code here": '    if event.type == "response.output_text.delta": collected.append(event.delta)',
-        'return "?"  # your code here: one of the five': 'details = response["status_details"] or {}\n'
+        'return "?"  # your code here: one of the six': 'details = response["status_details"] or {}\n'
         '    error = details.get("error") or {}\n'
-        '    seen = details.get("reason") or error.get("code") or error.get("type") or "empty_answer"\n'
+        '    seen = details.get("reason") or error.get("code") or error.get("type")\n'
+        '    if seen is None:\n'
+        '        return "healthy" if response["output"][0]["content"][0]["text"] else "empty_answer"\n'
         '    return {"max_output_tokens": "max_tokens", "rate_limit_exceeded": "rate_limit_response"}.get(seen, seen)',
     },
     "03_ssml_tuning": {
