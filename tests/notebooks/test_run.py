@@ -18,7 +18,7 @@ SOLUTIONS = {
         'return "?"  # your code here: one of the six': 'details = response["status_details"] or {}\n'
         '    error = details.get("error") or {}\n'
         '    seen = details.get("reason") or error.get("code") or error.get("type")\n'
-        '    if seen is None:\n'
+        "    if seen is None:\n"
         '        return "healthy" if response["output"][0]["content"][0]["text"] else "empty_answer"\n'
         '    return {"max_output_tokens": "max_tokens", "rate_limit_exceeded": "rate_limit_response"}.get(seen, seen)',
     },

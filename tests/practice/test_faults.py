@@ -96,7 +96,7 @@ def test_what_is_no_fault_is_refused_in_words_and_changes_nothing(server, name, 
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"\xff\x00", b"[]", b"{}", b'"stall"', b'{"faults": 5}', b'{"faults": [], "seed": {}}', b'{"faults": [], "latency_ms": "x"}',
+    "body", [b"", b"\xff\x00", b"[]", b"{}", b'"stall"', b'{"faults": "stall"}', b'{"faults": 5}', b'{"faults": [], "seed": {}}', b'{"faults": [], "latency_ms": "x"}',
              b'{"faults": [], "latency_ms": -1}', b'{"faults": [], "latency_ms": 1e99}', b"[" * 100_000]
 )  # fmt: skip
 def test_any_other_body_is_refused_in_words(server, name, body):

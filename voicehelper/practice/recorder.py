@@ -132,7 +132,7 @@ class Replay:
                 for old, new in ((recorded, event), (recorded.get("item", {}), event.get("item", {}))):
                     self._names |= {old[key]: new[key] for key in ("event_id", "id") if key in old and key in new}
                 return
-            wanted = "the recording ends here" if recorded is None else f"the recording goes on with {json.dumps(_asks(recorded))[:300]}"
+            wanted = "the recording ends here" if recorded is None else f"the recording goes on with {_asks(recorded)[:300]}"
             message = f"This is a replay: {wanted}."
             error = {"type": "invalid_request_error", "code": "replay_mismatch", "message": message, "param": None}
             self._say({"type": "error", "event_id": None, "error": {**error, "event_id": event.get("event_id")}})
@@ -145,7 +145,7 @@ class Replay:
         self._wire.send(text)
 
 
-def _asks(event: dict) -> list:
+def _asks(event: dict) -> str:
     """What of a client event must be as in the recording: its type, and the words of an item."""
     item = event.get("item")
-    return [event.get("type"), item.get("content") if isinstance(item, dict) else None]
+    return f"{event.get('type')} {json.dumps(item.get('content'))}" if isinstance(item, dict) else str(event.get("type"))

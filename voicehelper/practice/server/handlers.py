@@ -107,6 +107,8 @@ class FaultsHandler(Guarded):
     def post(self) -> None:
         try:
             asked = json.loads(self.request.body)
+            if not isinstance(asked["faults"], list):
+                raise TypeError
             self.learner().faults.arm(asked["faults"], **{key: asked[key] for key in ("seed", "latency_ms") if key in asked})
         except (ValueError, KeyError, TypeError, RecursionError) as fault:
             why = str(fault) if type(fault) is ValueError else 'the body is {"faults": ["drop_mid_answer", "stall:3", ...]}'
