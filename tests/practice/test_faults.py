@@ -9,11 +9,12 @@ import urllib.error
 import urllib.request
 
 import pytest
+import websocket
 
 from voicehelper.practice.faults import TABLE, Faults
 from voicehelper.practice.launcher import LaunchFailed, launch
 
-from .conftest import DEADLINE_S, Client, http, text_of, wire_log
+from .conftest import DEADLINE_S, Client, http, text_of, until, wire_log
 
 PLACES = {"handshake", "update", "response", "speech_handshake", "speech"}
 
@@ -80,9 +81,40 @@ def test_a_schedule_follows_its_rate_and_repeats_with_its_seed():
     assert 90 < names.count("server_error") < 230  # a tenth of those that were no stall
 
 
+def test_the_dice_of_the_two_services_do_not_disturb_each_other():
+    def stalls(speaks: bool) -> list[bool]:
+        faults = Faults()
+        faults.arm(["stall@0.3", "speech_silent@0.3"], seed=seed)
+        found = []
+        for _ in range(300):
+            found.append(faults.take("response") is not None)
+            if speaks:
+                faults.take("speech")
+        return found
+
+    seed = random.randrange(10**6)
+    assert stalls(True) == stalls(False)
+
+
 @pytest.mark.parametrize(
     "text",
-    ["", "unheard_of", "stall:", "stall:-1", "stall@2", "stall@", "stall=5", "speech_status=301", "speech_close=1", 7, None, ["stall"], {}],
+    [
+        "",
+        "unheard_of",
+        "stall:",
+        "stall:-1",
+        "stall@2",
+        "stall@9.9",
+        "speech_close=1005",
+        "stall@",
+        "stall=5",
+        "speech_status=301",
+        "speech_close=1",
+        7,
+        None,
+        ["stall"],
+        {},
+    ],
 )
 def test_what_is_no_fault_is_refused_in_words_and_changes_nothing(server, name, text):
     assert post(server, {"faults": ["empty_answer"]}, name)[0] == 200
@@ -135,7 +167,7 @@ def test_faults_of_the_command_line_reach_every_suffix(name):
     ("option", "value", "words"),
     [
         ("--fault", "unheard_of", "there is no fault"),
-        ("--fault", "speech_status=200", "from 400 to 599"),
+        ("--fault", "speech_status=301", "from 200 to 200 or 400 to 599"),
         ("--latency-ms", "-1", "0 to 60000"),
         ("--replay", "/no/such/file", "is no recording"),
     ],
@@ -154,4 +186,34 @@ def test_the_latency_dial_is_added_before_an_answer(server, name):
     began = next(entry["at"] for entry in logged if entry["type"] == "response.content_part.added")
     first = next(entry["at"] for entry in logged if entry["type"] == "response.output_text.delta")
     assert first - began >= 0.7
+    client.socket.close(timeout=1)
+
+
+def test_after_half_a_frame_nothing_follows_and_nothing_else_is_in_the_log(server, name):
+    post(server, {"faults": ["half_frame"]}, name)
+    client = Client(server, name)
+    client.text_only()
+    client.send("response.create", response={"conversation": "none", "input": [], "instructions": "Explain queues in a long answer"})
+    client.say("Explain queues in a long answer")
+    client.send("response.create")
+    until(lambda: wire_log(server, name, direction="fault"))
+    sent = len(wire_log(server, name, direction="sent"))
+    client.socket.ping("are you there?")
+    with pytest.raises(websocket.WebSocketTimeoutException):
+        client.socket.settimeout(1)
+        while True:
+            client.socket.recv()
+    assert b"are you there?" not in b"".join(bytes(part) for part in client.socket.frame_buffer.recv_buffer)
+    assert len(wire_log(server, name, direction="sent")) == sent
+    client.socket.shutdown()
+
+
+def test_a_failed_response_leaves_nothing_in_the_conversation(server, name):
+    client = Client(server, name)
+    client.text_only()
+    asked = client.say("Hello")["item"]["id"]
+    post(server, {"faults": ["server_error"]}, name)
+    client.send("response.create")
+    assert client.until("response.done")["response"]["status"] == "failed"
+    assert client.say("Hello again")["previous_item_id"] == asked
     client.socket.close(timeout=1)

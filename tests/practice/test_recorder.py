@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from voicehelper import ConversationAgent
+from voicehelper import ConversationAgent, Voice
 from voicehelper.player import SilentPlayer
 from voicehelper.practice.launcher import LaunchFailed, launch
-from voicehelper.practice.recorder import recording
+from voicehelper.practice.recorder import _renamed, recording
 from voicehelper.settings import Secret, Settings
 
 from .conftest import Client, http, text_of, until
@@ -39,6 +39,11 @@ def settings_of(server) -> Settings:
     return Settings.practice(server.realtime_url, server.speech_host, Secret(server.key))
 
 
+@pytest.fixture
+def practice_settings(server) -> Settings:
+    return settings_of(server)
+
+
 def conversation(settings: Settings, name: str) -> tuple[list, dict]:
     """Three turns, the last one cancelled after some deltas; what was said and heard, and its recording."""
     with ConversationAgent.connect(settings, player=fast(), replace=False) as agent:
@@ -55,7 +60,8 @@ def test_a_recorded_conversation_is_the_same_when_it_is_replayed(anywhere, tmp_p
     name = "".join(random.choices("aeioubdlmnr", k=8)).title()
     turns, made = conversation(anywhere, name)
     with replaying(tmp_path, made) as server:
-        again, _ = conversation(settings_of(server), name)
+        conversation(settings_of(server), name)
+        again, _ = conversation(settings_of(server), name)  # one recording serves one run after the other
     assert [(turn.text, turn.status) for turn in again[:2]] == [(turn.text, "done") for turn in turns[:2]]
     assert name in again[1].text
     assert again[2].status == "cancelled"
@@ -105,3 +111,39 @@ def test_a_file_that_is_no_recording_is_told_at_the_start(tmp_path, content):
     path.write_text(content)
     with pytest.raises(LaunchFailed, match="is no recording"):
         launch(extra=("--replay", str(path)))
+
+
+def test_the_sound_of_a_recording_is_served_whatever_its_voice(practice_settings, tmp_path):
+    name = f"{random.choice(['Phoebe', 'Harper'])}{random.randrange(10**6)}"
+    voice = Voice(f"en-US-{name}MultilingualNeural")
+    turns, made = conversation(practice_settings, name)
+    for entry in made["entries"]:
+        if entry["type"] == "synthesis":
+            entry["body"]["voice"] = voice.name
+    with (
+        replaying(tmp_path, made) as server,
+        ConversationAgent.connect(settings_of(server), player=fast(), voice=voice, replace=False) as agent,
+    ):
+        turn = agent.ask(f"My name is {name}.")
+        turn.wait(60)
+        assert turn.speech == "spoken"
+        assert turn.utterances[0].clip.pcm == turns[0].utterances[0].clip.pcm
+
+
+def test_an_agent_whose_log_has_lost_its_beginning_cannot_be_recorded(practice_settings):
+    with ConversationAgent.connect(practice_settings, player=fast(), replace=False) as agent:
+        for _ in range(2000):
+            agent.events.add("received", {"type": "response.output_text.delta"})
+        with pytest.raises(ValueError, match="no longer holds the beginning"):
+            recording(agent)
+
+
+def test_ids_of_a_client_are_given_back_even_where_they_shift():
+    names = {"item_0": "item_1", "item_1": "item_2"}
+    event = {"event_id": None, "item": {"id": "item_1", "text": "item_0"}, "previous_item_id": "item_0", "list": [{"item_id": "other"}]}
+    assert _renamed(event, names) == {
+        "event_id": None,
+        "item": {"id": "item_2", "text": "item_0"},
+        "previous_item_id": "item_1",
+        "list": [{"item_id": "other"}],
+    }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import secrets
+import socket
 import subprocess
 import sys
 
@@ -121,3 +123,30 @@ def test_each_key_suffix_sees_only_its_own_log(server):
     assert "I am Ana" in json.dumps(wire_log(server, "Ana"))
     assert "I am Ana" not in json.dumps(wire_log(server, "Ben"))
     assert "I am Ana" not in json.dumps(wire_log(server))
+
+
+def test_the_key_is_in_no_line_a_server_logs_wherever_a_client_puts_it():
+    key = "vh." + secrets.token_hex(12)
+    command = [sys.executable, "-m", "voicehelper.practice", "--key", key, "--watch-stdin"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        port = int(json.loads(process.stdout.readline())["speech_host"].rpartition(":")[2])
+        for path, host in (
+            (f"/openai/v1/realtime?model=m&api-key={key}", "evil.example"),
+            (f"/openai/v1/realtime?model=%ff&api-key={key}", "localhost"),
+            (f"/{key}", "localhost"),
+        ):
+            with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as connection:
+                connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\napi-key: {key}\r\nConnection: close\r\n\r\n".encode())
+                assert connection.recv(100)
+        process.stdin.close()
+        logged = process.stderr.read().decode()
+        assert process.wait(DEADLINE_S) == 0
+    assert logged.count("GET") >= 3
+    assert key not in logged
+
+
+def test_a_body_larger_than_any_that_makes_sense_is_not_read(server):
+    port = int(server.speech_host.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as connection:
+        connection.sendall(b"POST /practice/faults HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400") or not connection.recv(1000)

@@ -72,6 +72,7 @@ def recovers(server, speaker, name) -> None:
         (400, "BadRequest", "Bad request (400)", 1),
         (401, "AuthenticationFailure", "Authentication error (401). Please check subscription information", 1),
         (403, "AuthenticationFailure", "(403). Please check subscription information", 1),
+        (200, "ConnectionFailure", "Unspecified connection error (200)", 2),
         (404, "ServiceError", "(404)", 2),
         (408, "ServiceTimeout", "(408)", 2),
         (429, "TooManyRequests", "(429)", 2),
@@ -145,7 +146,11 @@ def test_each_fault_by_name_is_told_in_the_sdks_own_words(server, speaker, name,
 
 @pytest.mark.parametrize(
     ("fault", "words", "frames"),
-    [("speech_closed_1000", "Timeout while synthesizing", 3), ("speech_silent", "timeout waiting for the first audio chunk", 0)],
+    [
+        ("speech_closed_1000", "Timeout while synthesizing", 3),
+        ("speech_stall_mid_audio", "Timeout while synthesizing", 3),
+        ("speech_silent", "timeout waiting for the first audio chunk", 0),
+    ],
 )
 def test_what_the_sdk_takes_for_a_pause_becomes_a_time_out(server, impatient, name, fault, words, frames):
     arm(server, f"{fault}:always", name=name)
@@ -196,6 +201,7 @@ EFFECTS = {  # the paths before the end, and the end
     "speech_throttled_mid_audio": ([*BEGUN, "audio", "audio", "audio"], 4429),
     "speech_drop_mid_audio": ([*BEGUN, "audio", "audio", "audio"], "drop"),
     "speech_silent": ([], "silence"),
+    "speech_stall_mid_audio": ([*BEGUN, "audio", "audio", "audio"], "silence"),
     "speech_zero_bytes": ([*BEGUN, "turn.end"], "silence"),
     "speech_bad_ssml": ([], 1007),
     "speech_closed_1000": ([*BEGUN, "audio", "audio", "audio"], 1000),

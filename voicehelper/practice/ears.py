@@ -3,8 +3,8 @@
 One sentence: `Ears` recognises, sample by sample, the clips this server has spoken, and gives their text.
 What it does not do: recognise speech; any other sound is honestly not caught.
 
-A clip is remembered from its first to its last loud sample, by two hashes: of its first 0.1 s, which finds it, and of all of it, which
-proves it. So silence before, after and between the clips of a buffer does not matter, and no sound is kept. But half a clip is unknown: a
+A clip is remembered from its first to its last loud sample, by the hashes of its first 0.1 s, which finds it, of its last 0.1 s, which
+makes a wrong guess cheap, and of all of it, which proves it. So silence before, after and between the clips of a buffer does not matter, and no sound is kept. But half a clip is unknown: a
 turn detection that ends at a shorter pause than one inside the clip cuts it in two.
 """
 
@@ -26,7 +26,9 @@ class Ears:
     """The clips spoken lately; of too many, the one remembered first is forgotten first."""
 
     def __init__(self) -> None:
-        self._clips: dict[bytes, dict[tuple[int, bytes], str]] = {}  # hash of the head → length in bytes and hash of the whole → text
+        self._clips: dict[
+            bytes, dict[tuple[int, bytes, bytes], str]
+        ] = {}  # hash of the head → length in bytes, hashes of tail and whole → text
 
     def remember(self, pcm: bytes, text: str) -> None:
         """Keep what was spoken (24 kHz, 16-bit mono)."""
@@ -35,7 +37,7 @@ class Ears:
             return
         sound = pcm[2 * first.start() : len(pcm) - 2 * last.start()]
         clips = self._clips.setdefault(_digest(sound[:HEAD]), {})
-        clips[len(sound), _digest(sound)] = text
+        clips[len(sound), _digest(sound[-HEAD:]), _digest(sound)] = text
         for kept, most in ((clips, KEPT_OF_ONE_HEAD), (self._clips, KEPT_HEADS)):
             if len(kept) > most:
                 del kept[next(iter(kept))]
@@ -53,10 +55,7 @@ class Ears:
 
     def _beginning(self, pcm: memoryview) -> tuple[int, str]:
         """The longest clip this audio begins with: its length in bytes (0 for none) and its text."""
-        found, whole, at = (0, ""), hashlib.sha256(), 0
-        for (length, digest), text in sorted(self._clips.get(_digest(pcm[:HEAD]), {}).items()):
-            whole.update(pcm[at:length])  # the longer clips go on from the shorter ones: each sample is hashed once
-            at = length
-            if whole.copy().digest() == digest:
-                found = (length, text)
-        return found
+        for (length, tail, whole), text in sorted(self._clips.get(_digest(pcm[:HEAD]), {}).items(), reverse=True):
+            if _digest(pcm[max(0, length - HEAD) : length]) == tail and _digest(pcm[:length]) == whole:
+                return length, text
+        return 0, ""

@@ -4,7 +4,8 @@ One sentence: `Faults` holds what is armed for one learner, and tells each place
 What it does not do: make it happen (the sockets and the sessions do), or know a protocol.
 
 The table is `faults.json`. Of each fault it says *where* it acts, what happens on the wire, and what the person should read; the other
-fields are for the code that makes it happen. A fault is armed by a text:
+fields are for the code that makes it happen; in an answer that is shorter than "after", or a clip shorter than "frames", it happens at the
+end. A fault is armed by a text:
 
     drop_mid_answer         the next time only        drop_mid_answer:3       the next three times
     drop_mid_answer:always  every time                drop_mid_answer@0.05    in five of a hundred, by a seeded die
@@ -24,7 +25,7 @@ from typing import Any
 
 TABLE: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("faults.json").read_text("utf-8"))
 MAX_ARMED = 100
-_TEXT = re.compile(r"(?P<name>\w{1,60})(=(?P<value>\d{1,5}))?(:(?P<times>\d{1,6}|always)|@(?P<rate>\d?\.\d{1,6}|1))?", re.ASCII)
+_TEXT = re.compile(r"(?P<name>\w{1,60})(=(?P<value>\d{1,5}))?(:(?P<times>\d{1,6}|always)|@(?P<rate>0?\.\d{1,6}|1))?", re.ASCII)
 
 
 @dataclass
@@ -44,10 +45,11 @@ def read_fault(text: str) -> _Armed:
     if match is None or match["name"] not in TABLE:
         raise ValueError(f"there is no fault {str(text)[:60]!r}; the faults are: {', '.join(TABLE)}; each may end in :3, :always or @0.05")
     row = {"name": match["name"], **TABLE[match["name"]]}
-    low, high = row.get("values", (1, 0))
+    ranges = row.get("values", [])
     if match["value"] is not None:
-        if not low <= int(match["value"]) <= high:
-            raise ValueError(f"{row['name']} takes " + (f"a number from {low} to {high}" if low < high else "no number"))
+        if not any(low <= int(match["value"]) <= high for low, high in ranges):
+            wanted = " or ".join(f"{low} to {high}" for low, high in ranges)
+            raise ValueError(f"{row['name']} takes {'a number from ' + wanted if wanted else 'no number'}")
         row["code" if row["where"] == "speech" else "status"] = int(match["value"])
     if match["rate"]:
         return _Armed(row, math.inf, float(match["rate"]))
@@ -62,9 +64,7 @@ class Faults:
     """
 
     def __init__(self) -> None:
-        self.latency_s = 0.0
-        self._armed: list[_Armed] = []
-        self._die = random.Random(0)
+        self.arm([])
 
     def arm(self, texts: Iterable[str], *, seed: int = 0, latency_ms: float = 0.0) -> None:
         """Arm these faults instead of what was armed; of several for one place, the first that is left acts first.
@@ -80,12 +80,14 @@ class Faults:
         armed = [read_fault(text) for text in texts]
         if len(armed) > MAX_ARMED or not 0 <= latency_ms <= 60_000:
             raise ValueError(f"at most {MAX_ARMED} faults can be armed, and latency_ms is 0 to 60000")
-        self._armed, self._die, self.latency_s = armed, random.Random(seed), latency_ms / 1000
+        self._seed, self._armed, self.latency_s = int(seed), armed, latency_ms / 1000
+        self._dice: dict[str, random.Random] = {}
 
     def take(self, where: str) -> dict[str, Any] | None:
         """The fault that happens here now: its row of the table and its "name"; None most of the time. One use is counted."""
+        die = self._dice.setdefault(where, random.Random(f"{self._seed} {where}"))  # one each: the two sockets do not disturb each other
         for armed in self._armed:
-            if armed.row["where"] == where and armed.left > 0 and self._die.random() < armed.rate:
+            if armed.row["where"] == where and armed.left > 0 and die.random() < armed.rate:
                 armed.left -= 1
                 return armed.row
         return None

@@ -2,7 +2,9 @@
 
 One sentence: `recording(agent)` makes of a live conversation, Azure or not, the same entries `GET /practice/log` gives, and `Replay` serves a
 client from such entries, with the recorded events, pauses and sound.
-What it does not do: invent. A client that does something else than the recording is told so, in an `error` event, and waited for.
+What it does not do: invent events. A client that does something else than the recording is told so, in an `error` event, and waited for. A sentence
+the recording has no sound of (another pace joins short ones in another way) is spoken by the practice voice. Of the faults only those of the
+handshakes and of speech act on a replay.
 
 An entry is `{"at", "direction", "type", "service", "session", "body"}`, `at` in epoch seconds, `direction` as the *service* sees it; keys are
 masked before anything gets here. The body of a synthesis has the text and its voice, the sha256 of the sound and, from a live agent, the
@@ -24,6 +26,7 @@ from ..events import parse
 from .voice import Clip, Word
 
 RATE = 24000
+MAX_UNREAD = 1000  # frames a client may send ahead
 _FLIPPED = {"sent": "received", "received": "sent"}
 
 
@@ -36,8 +39,13 @@ def recording(agent: Any, *, sound: bool = True) -> dict:
 
     Returns:
         {"entries": [...]}, oldest first; `json.dump` it into a file for `--replay`.
+
+    Raises:
+        ValueError: the session is longer than the log (some 2,000 messages).
     """
     entries, session = [], ""
+    if not any(entry.type == "session.created" for entry in agent.events):
+        raise ValueError("the agent's log no longer holds the beginning of the session: record after fewer answers")
     for entry in agent.events:
         if entry.type == "session.created":
             session = entry.body["session"]["id"]
@@ -56,7 +64,7 @@ def recording(agent: Any, *, sound: bool = True) -> dict:
 
 
 class Recording:
-    """A recording that is being replayed: each new connection gets the next of its sessions, the last one again when there are no more.
+    """A recording that is being replayed: each new connection gets the next of its sessions; after the last one comes the first.
 
     Raises:
         ValueError: the file is no recording.
@@ -77,14 +85,14 @@ class Recording:
             raise ValueError(f"{path} is no recording: {type(fault).__name__}: {fault}") from None
         for session in self._sessions.values():
             session.sort(key=lambda entry: entry["type"] != "session.created")  # the service's first word, whatever was on its way
-        if not self._sessions:
-            raise ValueError(f"{path} is no recording: it has no Realtime session")
+        if not self._sessions or any(session[0]["type"] != "session.created" for session in self._sessions.values()):
+            raise ValueError(f"{path} is no recording: a Realtime session begins with session.created")
         self._given = 0
 
     def next_session(self) -> list[dict]:
         """The entries of the session for the next connection."""
         self._given += 1
-        return list(self._sessions.values())[min(self._given, len(self._sessions)) - 1]
+        return list(self._sessions.values())[(self._given - 1) % len(self._sessions)]
 
     def clip(self, voice: str, text: str, rate: int) -> Clip | None:
         """The recorded sound of this text, if the recording has it."""
@@ -99,6 +107,7 @@ class Replay:
         self._frames: asyncio.Queue[str | bytes] = asyncio.Queue()
         self._names: dict[str, str] = {}  # what the recorded client called something -> what this one calls it
         self._task: asyncio.Task | None = None
+        self._name = practice.ids.new("replay")
 
     def open(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._play())
@@ -107,6 +116,8 @@ class Replay:
         self._task.cancel()
 
     def receive(self, message: str | bytes) -> None:
+        if self._frames.qsize() >= MAX_UNREAD:
+            self._wire.close(1008, "Too much at once for a replay.")
         self._frames.put_nowait(message)
 
     async def _play(self) -> None:
@@ -127,7 +138,7 @@ class Replay:
         """Return when the client has sent what it sent in the recording; None is the end of the recording."""
         while True:
             event = dict(parse(await self._frames.get()).raw)
-            self._learner().record("realtime", "received", "replay", event)
+            self._learner().record("realtime", "received", self._name, event)
             if recorded is not None and _asks(event) == _asks(recorded):
                 for old, new in ((recorded, event), (recorded.get("item", {}), event.get("item", {}))):
                     self._names |= {old[key]: new[key] for key in ("event_id", "id") if key in old and key in new}
@@ -138,11 +149,18 @@ class Replay:
             self._say({"type": "error", "event_id": None, "error": {**error, "event_id": event.get("event_id")}})
 
     def _say(self, event: dict) -> None:
-        text = json.dumps(event)
-        for old, new in self._names.items():
-            text = text.replace(json.dumps(old), json.dumps(new))
-        self._learner().record("realtime", "sent", "replay", json.loads(text))
-        self._wire.send(text)
+        event = _renamed(event, self._names)
+        self._learner().record("realtime", "sent", self._name, event)
+        self._wire.send(json.dumps(event))
+
+
+def _renamed(value: Any, names: dict[str, str], key: str = "") -> Any:
+    """The value with other ids: those strings in it whose field is called `id` or `…_id`."""
+    if isinstance(value, dict):
+        return {inner: _renamed(part, names, inner) for inner, part in value.items()}
+    if isinstance(value, list):
+        return [_renamed(part, names) for part in value]
+    return names.get(value, value) if isinstance(value, str) and key.endswith("id") else value
 
 
 def _asks(event: dict) -> str:

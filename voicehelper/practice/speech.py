@@ -49,11 +49,12 @@ class Speech(Clip):
     sha256: str = ""
 
 
-def check_request(context: str, ssml: str) -> tuple[list[Span], int, set[str]]:
+def check_request(context: str, ssml: str, recording: Any = None) -> tuple[list[Span], int, set[str]]:
     """The spans to speak, the sample rate, and the kinds of marks that were asked for, in lower case.
 
     Args:
         context: JSON of the message `synthesis.context`; empty when none came.
+        recording: what is being replayed; its voices may be any.
 
     Raises:
         SSMLRefused: when the format, the voice or the SSML is not one we can do; the reason goes into the close frame.
@@ -70,9 +71,18 @@ def check_request(context: str, ssml: str) -> tuple[list[Span], int, set[str]]:
         raise SSMLRefused(f"The output format {str(wanted)[:40]} {NOT_BUILT}")
     spans = read_ssml(ssml)
     for span in spans:
-        if span.voice not in VOICES:
+        if span.voice not in VOICES and recording is None:
             raise SSMLRefused(f"Unsupported voice {span.voice[:60]}.")
     return spans, FORMATS[wanted], asked
+
+
+def say(engine, span: Span, rate: int, max_s: float, stopped: Callable[[], bool]) -> Clip:
+    """One span by the practice voice; in a replay it may be of a voice that only the recording knows."""
+    voice = span.voice if span.voice in VOICES else next(iter(VOICES))
+    pitch = pitch_factor(voice, span.pitch, span.pitch_hz)
+    return engine.say(
+        span.text, voice=voice, rate=span.rate, pitch=pitch, volume=span.volume, sample_rate=rate, max_s=max_s, stopped=stopped
+    )
 
 
 def assemble(engine, spans: list[Span], rate: int, stopped: Callable[[], bool], recording: Any = None) -> Speech:
@@ -87,11 +97,8 @@ def assemble(engine, spans: list[Span], rate: int, stopped: Callable[[], bool], 
         elif span.pause_s:
             pcm += bytes(2 * int(min(span.pause_s, MAX_AUDIO_S - start_s) * rate))
         elif tokens(span.text):
-            pitch, max_s = pitch_factor(span.voice, span.pitch, span.pitch_hz), MAX_AUDIO_S - start_s
             part = recording and recording.clip(span.voice, span.text, rate)
-            part = part or engine.say(
-                span.text, voice=span.voice, rate=span.rate, pitch=pitch, volume=span.volume, sample_rate=rate, max_s=max_s, stopped=stopped
-            )
+            part = part or say(engine, span, rate, MAX_AUDIO_S - start_s, stopped)
             pcm += part.pcm
             at, whole = len(text), Word(span.original, 0.0, len(part.pcm) / 2 / rate)
             text += f"{span.original or span.text} "
@@ -216,7 +223,9 @@ class _Turn:
         """All frames before turn.end; returns the outcome."""
         loop, practice = asyncio.get_running_loop(), self._practice
         start_s = loop.time() + practice.first_byte_s + self._learner().faults.latency_s / practice.time_scale
-        spans, rate, self._asked = await asyncio.to_thread(check_request, self._context, self._record["ssml"])  # 64 KB take 0.1 s
+        spans, rate, self._asked = await asyncio.to_thread(
+            check_request, self._context, self._record["ssml"], practice.recording
+        )  # 64 KB take 0.1 s
         self._record["voice"] = next((span.voice for span in spans), None)
         fault = self._learner().take("speech")
         if fault and fault["frames"] < 0:

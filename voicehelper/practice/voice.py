@@ -134,17 +134,12 @@ _CHARS_UTF8 = 1
 
 
 def short_path(data_path: str) -> str:
-    """The data path itself, or a link to it in a short private folder: eSpeak refuses paths of about 165 bytes and more."""
+    """The data path itself, or a copy of it in a short private folder: eSpeak refuses paths of about 165 bytes and more."""
     if len(os.fsencode(data_path)) < 150:
         return data_path
     folder = tempfile.mkdtemp(prefix="voice-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    link = os.path.join(folder, "espeak-ng-data")
-    try:
-        os.symlink(data_path, link, target_is_directory=True)
-    except OSError:  # Windows allows links to few users
-        shutil.copytree(data_path, link)
-    return link
+    return shutil.copytree(data_path, os.path.join(folder, "espeak-ng-data"))
 
 
 class EspeakVoice:
@@ -187,12 +182,8 @@ class EspeakVoice:
         level = min(99, max(0, round(below[1] + share * (above[1] - below[1]))))
         if self._library.espeak_SetVoiceByName(VOICES[voice]["espeak"].encode()) != 0:
             raise OSError(f"eSpeak NG lacks the voice for {voice}")
-        for parameter, value in (
-            (_RATE, round(VOICES[voice]["wpm"] * rate)),
-            (_VOLUME, round(FULL_VOLUME * volume)),
-            (_PITCH, level),
-            (_RANGE, 50),
-        ):
+        wanted = {_RATE: round(VOICES[voice]["wpm"] * rate), _VOLUME: round(FULL_VOLUME * volume), _PITCH: level, _RANGE: 50}
+        for parameter, value in wanted.items():
             self._library.espeak_SetParameter(parameter, value, 0)
 
     def say(self, text: str, *, voice: str, rate=1.0, pitch=1.0, volume=1.0, sample_rate=24000, max_s=MAX_AUDIO_S, stopped=bool) -> Clip:

@@ -54,9 +54,9 @@ class Response:
     def start(self) -> None:
         """Send everything before the first delta, and leave the rest to a task."""
         session = self._session
-        if self.in_conversation:
-            session.conversation.insert(self._entry)
         self._fault = session.learner().take("response") or {}
+        if self.in_conversation and self._fault.get("status") != "failed":
+            session.conversation.insert(self._entry)
         session.running[self.id] = self
         session.emit("response.created", response=self._described)
         if self._fault.get("status") == "failed":  # there will be no output at all

@@ -107,6 +107,8 @@ class RealtimeSession:
 
     def emit(self, type: str, **fields: Any) -> None:
         """Send one event; half a character, which JSON can hold and UTF-8 can not, becomes a question mark."""
+        if self.wire.broken:
+            return
         event = {"type": type, "event_id": self.ids.event(), **fields}
         self._record("sent", event)
         self.wire.send(json.dumps(event, ensure_ascii=False).encode(errors="replace").decode())
@@ -199,7 +201,7 @@ class RealtimeSession:
     def _speech_stopped(self, vad: dict, at_ms: int) -> None:
         self.emit("input_audio_buffer.speech_stopped", audio_end_ms=at_ms, item_id=self._audio.item_id)
         self._commit(heard_only=True)
-        if vad["create_response"]:
+        if vad["create_response"] and self._active is None:
             self._respond({})
 
     def _input_audio_buffer_commit(self, _event: dict) -> None:

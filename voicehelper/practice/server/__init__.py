@@ -27,7 +27,7 @@ from ..recorder import Recording
 from .handlers import FaultsHandler, LogHandler, NotFound, RealtimeSocket, SpeechSocket, VoicesHandler
 from .state import Practice
 
-MAX_MESSAGE = 4 * 1024 * 1024
+MAX_MESSAGE = 4 * 1024 * 1024  # a frame, or the body of a POST
 
 log = logging.getLogger("voicehelper.practice")
 
@@ -109,14 +109,13 @@ async def serve(options: argparse.Namespace, sockets: list) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: end())
     practice = Practice(options)
-    server = HTTPServer(application(practice))
+    server = HTTPServer(application(practice), max_body_size=MAX_MESSAGE)
     server.add_sockets(sockets)
     host = f"ws://127.0.0.1:{sockets[0].getsockname()[1]}"
     addresses = {"realtime_url": f"{host}/openai/v1/realtime", "speech_host": host, "key": options.key, "pid": os.getpid()}
     print(json.dumps(addresses), flush=True)
     if options.watch_stdin:
         threading.Thread(target=watch_stdin, args=(end,), name="voicehelper-practice-stdin", daemon=True).start()
-    log.info("listening on %s", host)
     await told.wait()
     server.stop()
     practice.executor.shutdown(wait=False, cancel_futures=True)
@@ -125,7 +124,9 @@ async def serve(options: argparse.Namespace, sockets: list) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     options = read_arguments(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler, lines = logging.StreamHandler(sys.stderr), logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.format = lambda record: lines.format(record).replace(options.key, "****")  # tornado logs what it was asked, key and all
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         sockets = netutil.bind_sockets(options.port, "127.0.0.1")
     except OSError as fault:

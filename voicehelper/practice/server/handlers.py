@@ -8,6 +8,7 @@ A session calls its socket: `send(text)` or `await transmit(frame)`, `close(code
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import re
@@ -70,7 +71,7 @@ class Guarded(RequestHandler):
 
     def refused_by_fault(self, where: str) -> bool:
         """Whether a fault armed for this place refused the upgrade."""
-        row = self.learner().take(where)
+        row = self.learner().take(where) if "Upgrade" in self.request.headers else None
         if row is not None:
             if "retry_after_s" in row:
                 self.set_header("Retry-After", str(row["retry_after_s"]))
@@ -141,8 +142,7 @@ class Socket(Guarded, WebSocketHandler):
     async def transmit(self, message: str | bytes) -> None:
         """Returns when the frame has left; a frame to a client that is gone is dropped: its close ends the session."""
         with suppress(WebSocketClosedError):
-            if not self.broken:
-                await self.write_message(message, binary=isinstance(message, bytes))
+            await self.write_message(message, binary=isinstance(message, bytes))
 
     def cut(self, how: str) -> None:
         """End the connection as a broken network does, nothing is sent afterwards.
@@ -150,17 +150,18 @@ class Socket(Guarded, WebSocketHandler):
         Args:
             how: "drop" closes TCP without a close frame; "half" sends the beginning of a frame and stays open; "reset" does both, by RST.
         """
-        self.broken, stream = True, self.ws_connection.stream  # tornado has no public way to send half a frame
+        stream = self.ws_connection.stream  # tornado has no public way to send half a frame
         if how != "drop":
             stream.write(b"\x81\x7e\xff\xff" + b'{"type": "response.output_text.delta", "delta": "half of a fr')
         if how == "reset":
             stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         if how != "half":
             stream.close()
+        self.broken, stream.write = True, lambda _frame: asyncio.Future()  # also no pong and no close frame
 
     def on_message(self, message: str | bytes) -> None:
         if not self.broken:
-            self.session.receive(message)
+            self.session.receive(self.practice.mask(message) if isinstance(message, str) else message)
 
     def on_close(self) -> None:
         if self.session is not None:
@@ -187,8 +188,6 @@ class RealtimeSocket(Socket):
 
     def send(self, event: str) -> None:
         """Put one event on its way: tornado keeps the order, so nobody has to wait."""
-        if self.broken:
-            return
         try:
             written = self.write_message(event)
         except WebSocketClosedError:

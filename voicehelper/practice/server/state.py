@@ -19,8 +19,7 @@ from ..realtime import Ids
 from ..tutor import Tutor
 from ..voice import open_voice
 
-KEPT_NAMES = 64
-KEPT_CHARACTERS, KEPT_ENTRY = 8_000_000, 200_000  # of one name's log, and of one entry of it
+KEPT_NAMES, KEPT_CHARACTERS, KEPT_ENTRY = 64, 8_000_000, 1_500_000  # learners; characters of a log, and of one entry of it
 
 
 class Learner:
@@ -66,6 +65,7 @@ class Practice:
         session_s, time_scale: how long a session may last, and how much faster than the wall everything is.
         engine: speaks (see `voice.open_voice`), in the one thread of `executor`.
         ids: counts for all sessions; ears: knows the audio that was spoken here.
+        answer: the tutor's answer to instructions and a conversation.
         recording: what is replayed instead of answering, if anything.
     """
 
@@ -76,17 +76,13 @@ class Practice:
         self.engine, self.ids, self.ears = open_voice(), Ids(options.seed), Ears()
         self.executor = ThreadPoolExecutor(1, "voicehelper-synthesis")  # one thread: the engine is one per process
         self.recording = options.replay
-        self._tutor = Tutor(options.seed, self.engine.note)
+        self.answer = Tutor(options.seed, self.engine.note).reply
         self._learners: OrderedDict[str, Learner] = OrderedDict()
         self._armed = {"texts": options.fault, "seed": options.seed, "latency_ms": options.latency_ms}
 
     def mask(self, text: str) -> str:
-        """Any text, JSON too, without the key."""
+        """Any text, JSON too, without the key: a learner may have pasted it. What a client sends is masked at the door."""
         return text.replace(json.dumps(self.key)[1:-1], "****").replace(self.key, "****")
-
-    def answer(self, instructions: str, conversation: list[tuple[str, str]]) -> str:
-        """The tutor's answer, without the key: a learner may have pasted it, and cut into deltas the log could not mask it."""
-        return self.mask(self._tutor.reply(instructions, conversation))
 
     def learner(self, name: str) -> Learner:
         """The learner of this key suffix, with the faults of the command line; the one unused for longest falls out."""
