@@ -19,7 +19,7 @@ from ..realtime import Ids
 from ..tutor import Tutor
 from ..voice import open_voice
 
-KEPT_NAMES, KEPT_CHARACTERS, KEPT_ENTRY = 64, 8_000_000, 1_500_000  # learners; characters of a log, and of one entry of it
+KEPT_NAMES, KEPT_CHARACTERS, KEPT_ENTRY = 64, 16_000_000, 1_500_000  # learners; characters of a log, and of one entry of it
 
 
 class Learner:
