@@ -1,31 +1,19 @@
 """voicehelper: type a sentence in a notebook, watch the answer stream in, and hear it while it is still being written.
 
 Read these five files in this order: `conversation` (who speaks), `sentences` (where to cut), `ssml` (how it sounds), `tts_queue` (when it sounds),
-`agent` (how the stages are connected). Names are resolved on first use, so that importing one costs only what it needs.
+`agent` (how the stages are connected). Names (`names.json`) are resolved on first use, so that importing one costs only what it needs.
 """
 
+import json
 import sys
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 __version__ = "0.1.0"
 
-_NAMES = {
-    "agent": "ConversationAgent Turn",
-    "conversation": "SessionConfig",
-    "errors": "VoiceHelperError SettingsError InputError ConnectionFailed KeyRefused DeploymentNotFound ServerRefused RateLimited "
-    "TurnFailed SpeechFailed SpeechCancelled",
-    "events": "EventLog",
-    "notebook.player": "NotebookPlayer",
-    "player": "SilentPlayer WavPlayer",
-    "sentences": "SentenceSplitter Unit",
-    "settings": "Settings Secret",
-    "speakable": "speakable",
-    "speech": "AudioClip AzureSpeech Utterance Word",
-    "ssml": "Voice create_response_ssml check_ssml billed_characters",
-    "tts_queue": "TTSQueue",
-}
-_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
+_ROWS = json.loads(Path(__file__).with_name("names.json").read_text("utf-8"))
+_HOME = {name: module for module, names in _ROWS.items() for name in names.split()}  # each public name's module
 __all__ = sorted(_HOME)
 
 

@@ -9,17 +9,21 @@ Theory. The service runs one response at a time in a conversation. So a turn is 
 when `response.done` arrives, and until then the next turn waits. Deltas of a final turn, or of a response that is not ours, are dropped.
 """
 
+import codecs
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import InitVar, dataclass, field
+from itertools import count
 from typing import Any, NamedTuple
 
 from . import events
 from .errors import InputError
 
+_WHOLE = codecs.getincrementaldecoder("utf-16-le")
 FIRST_EVENT_S = 15.0  # design §5.10
 DELTA_GAP_S = 30.0
-INCOMPLETE = {"max_output_tokens": "cut at the length limit", "content_filter": "stopped by the content filter"}
+STATUSES = {"completed": "done", "cancelled": "cancelled", "incomplete": "partial"}  # anything else has broken off
+REASONS = {"max_output_tokens": "cut at the length limit", "content_filter": "stopped by the content filter"}
 
 
 @dataclass(frozen=True)
@@ -47,30 +51,25 @@ class SessionConfig:
     temperature: InitVar[float | None] = None
 
     def __post_init__(self, temperature: float | None) -> None:
-        if temperature is not None:
-            hint = "Say in `instructions` how free or how strict the answers should be."
-            raise InputError("the GA Realtime API has no temperature any more", hint=hint)
         object.__setattr__(self, "output_modalities", tuple(self.output_modalities))
-        if self.output_modalities not in (("text",), ("audio",)):
-            hint = 'Ask for ("text",) or ("audio",): the service refuses both at once.'
-            raise InputError(f"output_modalities is {self.output_modalities!r}", hint=hint)
-        tokens = self.max_output_tokens
-        if tokens != "inf" and (isinstance(tokens, bool) or not isinstance(tokens, int) or not 1 <= tokens <= 4096):
-            raise InputError(f"max_output_tokens is {tokens!r}", hint='Give a whole number from 1 to 4096, or "inf".')
-        if not isinstance(self.instructions, str):
-            raise InputError("instructions is not a string", hint="Write the instructions as one string.")
+        tokens, modalities = self.max_output_tokens, self.output_modalities
+        is_limit = tokens == "inf" or (type(tokens) is int and 1 <= tokens <= 4096)
+        rules = (
+            (temperature is None, "the Realtime API has no temperature any more", "Say in `instructions` how free the answers should be."),
+            (modalities in (("text",), ("audio",)), f"output_modalities is {modalities!r}", 'Ask for ("text",) or ("audio",), never both.'),
+            (is_limit, f"max_output_tokens is {tokens!r}", 'Give a whole number from 1 to 4096, or "inf".'),
+            (isinstance(self.instructions, str), "instructions is not a string", "Write the instructions as one string."),
+        )
+        for is_kept, problem, hint in rules:
+            if not is_kept:
+                raise InputError(problem, hint=hint)
 
-    def to_event(self, event_id: str | None = None) -> dict[str, Any]:
+    def to_event(self) -> dict[str, Any]:
         """The `session.update` that asks for it, ready for the wire."""
+        answer = {"instructions": self.instructions, "max_output_tokens": self.max_output_tokens}
         hearing = {"transcription": dict(self.transcription or {}) or None, "turn_detection": dict(self.turn_detection or {}) or None}
-        session = {
-            "type": "realtime",
-            "instructions": self.instructions,
-            "max_output_tokens": self.max_output_tokens,
-            "output_modalities": list(self.output_modalities),
-            "audio": {"input": hearing},
-        }
-        return {"type": "session.update", **({"event_id": event_id} if event_id else {}), "session": session}
+        session = {"type": "realtime", **answer, "output_modalities": list(self.output_modalities), "audio": {"input": hearing}}
+        return {"type": "session.update", "session": session}
 
     def differences(self, effective: Mapping[str, Any]) -> list[str]:
         """The dotted names of what the server's effective session does not have as asked; [] when all was applied."""
@@ -152,9 +151,9 @@ class Conversation:
         self._waiting: deque[TurnRecord] = deque()
         self._open: TurnRecord | None = None  # whose response the server is busy with, final or not
         self._config_event: str | None = None
-        self._counter = 0
+        self._numbers = count(1)  # of the events we send
         self._silent_since = 0.0  # the last sign of life of the open response
-        self._began, self._half = False, ""
+        self._whole = _WHOLE("replace")  # keeps half a character, at the end of a delta, for the next one
 
     @property
     def items(self) -> list[dict[str, Any]]:
@@ -163,8 +162,8 @@ class Conversation:
 
     def open(self) -> None:
         """A socket is up: ask for the session we want."""
-        self._config_event = self._event_id("cfg")
-        self._out.append((self.config.to_event(self._config_event), None))
+        self._config_event = f"cfg_{next(self._numbers)}"
+        self._out.append(({**self.config.to_event(), "event_id": self._config_event}, None))
 
     def begin(self, record: TurnRecord, now: float = 0.0) -> TurnRecord:
         """Start a turn; while another response is open it waits for that one's end."""
@@ -175,9 +174,8 @@ class Conversation:
 
     def cancel(self, record: TurnRecord, reason: str = "interrupted") -> bool:
         """Make a turn final now. Deltas that still arrive are dropped. False when it was final already."""
-        if record.status != "running":
+        if not self._end(record, "cancelled", reason):
             return False
-        self._end(record, "cancelled", reason)
         if record in self._waiting:
             self._waiting.remove(record)
         elif record is self._open:
@@ -186,16 +184,16 @@ class Conversation:
 
     def lost(self, reason: str) -> list[Outcome]:
         """The connection is gone: whatever ran ends as partial (some text) or failed (none), and nothing more of it is sent."""
-        running = [record for record in (self._open, *self._waiting) if record and record.status == "running"]
+        under_way = [record for record in (self._open, *self._waiting) if record]
         self._waiting.clear()
         self._out.clear()
         self._open = None
-        return [self._cut(record, reason) for record in running]
+        return [ended for record in under_way for ended in self._end(record, None, reason)]
 
     def tick(self, now: float) -> list[Outcome]:
         """Look at the clock: a response that says nothing for too long ends, and the server is told."""
         record = self._open
-        limit = DELTA_GAP_S if self._began else FIRST_EVENT_S
+        limit = DELTA_GAP_S if record and record.pieces else FIRST_EVENT_S
         if record is None or now - self._silent_since < limit:
             return []
         self._silent_since = now
@@ -205,27 +203,24 @@ class Conversation:
             self._open = None
             self._next(now)
             return []
-        what = "the answer stopped" if self._began else "no answer came"
+        what = "the answer stopped" if record.pieces else "no answer came"
         self._send_cancel(record)
-        return [self._cut(record, f"{what}: nothing for {limit:.0f} s")]
+        return self._end(record, None, f"{what}: nothing for {limit:.0f} s")
 
     def receive(self, event: events.Event, now: float = 0.0) -> list[Outcome]:
         """Take one server event; return what became of it."""
         outcomes: list[Outcome] = []
         match event:
-            case events.SessionCreated():
+            case events.SessionEvent():
                 self.session = event.session
-            case events.SessionUpdated():
-                self.session = event.session
-                wrong = ", ".join(self.config.differences(event.session))
-                outcomes = [SessionRefused(f"the service did not apply {wrong}") if wrong else SessionReady()]
-            case events.ItemAdded() | events.ItemDone():
+                if event.type == "session.updated":
+                    wrong = ", ".join(self.config.differences(event.session))
+                    outcomes = [SessionRefused(f"the service did not apply {wrong}") if wrong else SessionReady()]
+            case events.ItemEvent():
                 self._items[str(event.item.get("id"))] = {name: event.item.get(name) for name in ("id", "role", "status", "type")}
-            case events.ResponseCreated():
-                self._mine(event.response.get("id"), now)
             case events.TextDelta() if record := self._mine(event.response_id, now):
                 outcomes = self._delta(record, event.delta)
-            case events.ResponseDone() if record := self._mine(event.response.get("id"), now):
+            case events.ResponseEvent() if (record := self._mine(event.response.get("id"), now)) and event.type == "response.done":
                 outcomes = self._done(record, event.response)
             case events.ErrorEvent():
                 outcomes = self._error(event.error)
@@ -246,20 +241,15 @@ class Conversation:
     def _mine(self, response_id: str | None, now: float) -> TurnRecord | None:
         """The turn that waits for this response, or None: an id that was seen before never belongs to a newer turn."""
         record = self._open
-        if not record or not response_id:
-            return None
-        if record.response_id is None and all(turn.response_id != response_id for turn in self.turns):
+        if record and not record.response_id and all(turn.response_id != response_id for turn in self.turns):
             record.response_id = response_id
-        if record.response_id != response_id:
+        if not record or not response_id or record.response_id != response_id:
             return None
         self._silent_since = now
         return record
 
     def _delta(self, record: TurnRecord, text: str) -> list[Outcome]:
-        self._began = True
-        text = self._half + text
-        self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""  # of a character whose other half comes with the next delta
-        text = text.removesuffix(self._half).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        text = self._whole.decode(text.encode("utf-16-le", "surrogatepass"))
         if record.status != "running" or not text:
             return []
         record.pieces.append(text)
@@ -268,21 +258,12 @@ class Conversation:
     def _done(self, record: TurnRecord, response: Mapping[str, Any]) -> list[Outcome]:
         record.usage = response.get("usage") if isinstance(response.get("usage"), dict) else None
         self._open = None
-        return [self._verdict(record, response)] if record.status == "running" else []
-
-    def _verdict(self, record: TurnRecord, response: Mapping[str, Any]) -> Outcome:
         details = _mapping(response.get("status_details"))
         error = _mapping(details.get("error"))
-        reason = details.get("reason") or error.get("message") or f"the service ended it as {response.get('status')!r} and gave no reason"
-        match response.get("status"):
-            case "completed":
-                return self._end(record, "done", None)
-            case "cancelled":
-                return self._end(record, "cancelled", f"the service cancelled it ({reason})")
-            case "incomplete":
-                return self._end(record, "partial", INCOMPLETE.get(reason, reason), reason)
-            case _:
-                return self._cut(record, str(reason), error.get("code"))
+        code = details.get("reason") or error.get("code")
+        ended = str(response.get("status"))
+        reason = REASONS.get(str(code)) or error.get("message") or f"the service ended it as {ended} ({code or 'it gave no reason'})"
+        return self._end(record, STATUSES.get(ended), None if ended == "completed" else str(reason), code)
 
     def _error(self, error: Mapping[str, Any]) -> list[Outcome]:
         cause, said = error.get("event_id"), str(error.get("message") or error.get("code") or "the service reported an error")
@@ -293,35 +274,30 @@ class Conversation:
             return []
         if cause == record.event_ids[1]:  # the response itself was refused; an item's error leaves a response to wait for
             self._open = None
-        return [self._end(record, "failed", said, error.get("code"))] if record.status == "running" else []
+        return self._end(record, "failed", said, error.get("code"))
 
     def _next(self, now: float) -> None:
         """Send the next waiting turn, if the server is free."""
         if self._open or not self._waiting:
             return
         record = self._waiting[0]
-        record.event_ids = (self._event_id("item"), self._event_id("ask"))
-        self._silent_since, self._began, self._half = now, False, ""
-        content = [{"type": "input_text", "text": record.user_text}]
-        item = {"type": "message", "role": "user", "content": content}
+        record.event_ids = (f"item_{next(self._numbers)}", f"ask_{next(self._numbers)}")
+        self._silent_since, self._whole = now, _WHOLE("replace")
+        item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": record.user_text}]}
         create = {"type": "conversation.item.create", "event_id": record.event_ids[0], "item": item}
         self._out += [(create, record), ({"type": "response.create", "event_id": record.event_ids[1]}, record)]
         self._open = self._waiting.popleft()
 
-    def _end(self, record: TurnRecord, status: str, reason: str | None, code: str | None = None) -> Ended:
-        record.status, record.reason = status, reason
-        return Ended(record, code)
-
-    def _cut(self, record: TurnRecord, reason: str, code: str | None = None) -> Ended:
-        return self._end(record, "partial" if record.pieces else "failed", reason, code)
+    def _end(self, record: TurnRecord, status: str | None, reason: str | None, code: str | None = None) -> list[Outcome]:
+        """The one place where a turn becomes final: nothing happens when it was final already. Without a status it was cut: partial or failed."""
+        if record.status != "running":
+            return []
+        record.status, record.reason = status or ("partial" if record.pieces else "failed"), reason
+        return [Ended(record, code)]
 
     def _send_cancel(self, record: TurnRecord) -> None:
         named = {"response_id": record.response_id} if record.response_id else {}
-        self._out.append(({"type": "response.cancel", "event_id": self._event_id("cancel"), **named}, record))
-
-    def _event_id(self, word: str) -> str:
-        self._counter += 1
-        return f"{word}_{self._counter}"
+        self._out.append(({"type": "response.cancel", "event_id": f"cancel_{next(self._numbers)}", **named}, record))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -12,14 +12,15 @@ class VoiceHelperError(Exception):
         message: what happened, one sentence, never with a key in it.
         hint: what to do about it, plain words; each class has one of its own.
         retryable: whether doing the same again may help.
+        turn: the turn that it ended, if it ended one; it holds what had arrived.
     """
 
     hint = "Run the cell again; if it happens again, restart the kernel."
     retryable = False
 
-    def __init__(self, message: str, *, hint: str | None = None, retryable: bool | None = None):
+    def __init__(self, message: str, *, hint: str | None = None, retryable: bool | None = None, turn=None):
         super().__init__(message)
-        self.message = message
+        self.message, self.turn = message, turn
         self.hint = hint or self.hint
         self.retryable = self.retryable if retryable is None else retryable
 
@@ -79,10 +80,6 @@ class TurnFailed(VoiceHelperError):
     """An answer ended in failure; `.turn` holds what had arrived."""
 
     hint = "Ask again; turn.text holds what had arrived."
-
-    def __init__(self, message: str, *, turn=None, hint: str | None = None, retryable: bool | None = None):
-        super().__init__(message, hint=hint, retryable=retryable)
-        self.turn = turn
 
 
 class SpeechFailed(VoiceHelperError):

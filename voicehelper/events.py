@@ -18,68 +18,51 @@ TYPES: dict[str, type["Event"]] = {}  # the service's name of an event -> its cl
 
 @dataclass(frozen=True)
 class Event:
-    """What every server event has: its type, its id, and the dict it came from. The kinds below are frozen dataclasses, too, and add fields."""
+    """What every server event has: its type, its id, and the dict it came from. The kinds below are frozen dataclasses, too, and add fields.
+
+    A kind may have several types, its `names`: those that carry the same fields.
+    """
 
     type: str
     event_id: str | None
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
-    def __init_subclass__(cls, name: str = "") -> None:
-        dataclass(frozen=True)(cls)
-        if name:
-            TYPES[name] = cls
+    def __init_subclass__(cls, names: str = "") -> None:
+        TYPES.update(dict.fromkeys(names.split(), dataclass(frozen=True)(cls)))
 
 
-class SessionCreated(Event, name="session.created"):
-    """The first event of a connection, with the service's defaults."""
+class SessionEvent(Event, names="session.created session.updated"):
+    """The whole configuration that is in force: the service's defaults at first, then what we asked for."""
 
     session: dict
 
 
-class SessionUpdated(Event, name="session.updated"):
-    """The whole configuration that is now in force."""
-
-    session: dict
-
-
-class ItemAdded(Event, name="conversation.item.added"):
-    """A conversation item exists, perhaps still empty."""
+class ItemEvent(Event, names="conversation.item.added conversation.item.done"):
+    """A conversation item exists, perhaps still empty; then it is complete."""
 
     item: dict
 
 
-class ItemDone(Event, name="conversation.item.done"):
-    """A conversation item is complete."""
-
-    item: dict
-
-
-class ResponseCreated(Event, name="response.created"):
-    """The service begins an answer."""
+class ResponseEvent(Event, names="response.created response.done"):
+    """The service begins an answer; then it is over, whatever its end: `response["status"]` tells which, `response["usage"]` what it cost."""
 
     response: dict
 
 
-class ResponseDone(Event, name="response.done"):
-    """The answer is over, whatever its end: `response["status"]` tells which, `response["usage"]` what it cost."""
-
-    response: dict
-
-
-class TextDelta(Event, name="response.output_text.delta"):
+class TextDelta(Event, names="response.output_text.delta"):
     """The next piece of text."""
 
     response_id: str
     delta: str
 
 
-class RateLimitsUpdated(Event, name="rate_limits.updated"):
+class RateLimitsUpdated(Event, names="rate_limits.updated"):
     """What is left of the quota."""
 
     rate_limits: list
 
 
-class ErrorEvent(Event, name="error"):
+class ErrorEvent(Event, names="error"):
     """`error["event_id"]` names the client event that caused it, where the service says so."""
 
     error: dict
@@ -105,26 +88,23 @@ def parse(message: Any) -> Event:
         body = None
     if not isinstance(body, Mapping) or not isinstance(body.get("type"), str):
         return Unknown("", None, {"unreadable": str(message)[:200]})
-    event_id = body.get("event_id") if isinstance(body.get("event_id"), str) else None
     kind = TYPES.get(body["type"], Unknown)
     own = fields(kind)[len(fields(Event)) :]
     given = {spec.name: spec.type() if body.get(spec.name) is None else body[spec.name] for spec in own}
     if all(isinstance(given[spec.name], spec.type) for spec in own):
-        return kind(body["type"], event_id, body, **given)
-    return Unknown(body["type"], event_id, body)
+        return kind(body["type"], body.get("event_id"), body, **given)
+    return Unknown(body["type"], body.get("event_id"), body)
 
 
 def redact(value: Any, mask: Callable[[str], str], depth: int = 50) -> Any:
     """A copy of a JSON value in which every string, keys included, went through `mask`; what is nested deeper than `depth` is "…"."""
     if isinstance(value, str):
         return mask(value)
-    if not isinstance(value, (Mapping, list, tuple)):
-        return value
-    if depth == 0:
-        return "…"
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and depth:
         return {mask(str(key)): redact(item, mask, depth - 1) for key, item in value.items()}
-    return [redact(item, mask, depth - 1) for item in value]
+    if isinstance(value, (list, tuple)) and depth:
+        return [redact(item, mask, depth - 1) for item in value]
+    return "…" if isinstance(value, (Mapping, list, tuple)) else value
 
 
 @dataclass(frozen=True)

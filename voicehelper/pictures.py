@@ -4,17 +4,19 @@ One sentence: `timeline()` draws one turn: what was waited for, when text came, 
 one sound. What it does not do: measure anything; values come in, a string goes out.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 
 from .ssml import legal_text
 
 WIDTH, LEFT, ROW = 760, 210, 20
 RATE = 24_000  # samples a second
 Bar = tuple[str, float | None, float | None, float | None, float | None]
-_STYLE = "font:11px var(--jp-ui-font-family,sans-serif);fill:var(--jp-ui-font-color1,#222);background:var(--jp-layout-color1,#fff);max-width:100%"
-_LINE = 'stroke="var(--jp-border-color1,#999)"'
+# the attributes of each kind of shape: the colours are those of the theme
+LOOK = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
 
 
 def timeline(timings: Mapping[str, float | None], bars: Sequence[Bar], title: str = "") -> str:
@@ -30,18 +32,15 @@ def timeline(timings: Mapping[str, float | None], bars: Sequence[Bar], title: st
     """
     moments = [moment for bar in bars for moment in bar[1:] if moment is not None] + [at for at in timings.values() if at is not None]
     end = max([*moments, 0.1])
-    height = ROW * (len(bars) + 3)
     wait = timings.get("first_clip")
     said = "no sound yet" if wait is None else f"the first clip was handed over after {wait:.2f} s"
-    parts = _head(f"Timeline of a turn: {_short(title, 60)}", f"{len(bars)} utterances in {end:.1f} s; {said}.", height)
-    parts += _axis(end, height, "asked → first sound", "text")
     spans = [(0.0, wait, 0, "silence", f"silence {wait or 0:.2f} s")]
     spans.append((timings.get("first_delta"), timings.get("text_done"), 1, "text", "text arrives"))
-    for row, (text, begun, ready, sounding, over) in enumerate(bars, 2):
-        parts.append(f'<text x="4" y="{row * ROW + 14}">{escape(_short(text, 32))}</text>')
+    for row, (_, begun, ready, sounding, over) in enumerate(bars, 2):
         spans += [(begun, ready, row, "synthesis", ""), (sounding, over, row, "sound", "🔊")]
-    parts += [_bar(*span, end) for span in spans if None not in span and span[0] <= span[1]]
-    return "".join([*parts, "</svg>"])
+    shapes = [_bar(*span, end) for span in spans if None not in span and span[0] <= span[1]]
+    names = ["asked → first sound", "text", *(bar[0] for bar in bars)]
+    return _picture("Timeline of a turn", title, f"{len(bars)} utterances in {end:.1f} s; {said}.", names, end, shapes)
 
 
 def waveform(pcm: bytes, title: str = "", span_s: float | None = None) -> str:
@@ -52,47 +51,37 @@ def waveform(pcm: bytes, title: str = "", span_s: float | None = None) -> str:
         title: what is said, or how.
         span_s: seconds that the width of the picture stands for; None is the length of the sound. Give two pictures the same to compare them.
     """
-    samples, height = memoryview(pcm).cast("h"), 5 * ROW
+    samples = memoryview(pcm).cast("h")
     length = len(samples) / RATE
     end, middle = max(span_s or length, 0.1), 2 * ROW
     step = int(end * RATE / (WIDTH - LEFT)) + 1
     peaks = {at / RATE: max(map(abs, samples[at : at + step])) / 32768 * middle for at in range(0, len(samples), step)}
     strokes = "".join(f"M{_x(at, end):.1f} {middle - peak:.1f}V{middle + peak + 0.5:.1f}" for at, peak in peaks.items())
     loudest = max(peaks.values(), default=0.0) / middle
-    parts = _head(f"Waveform: {_short(title, 60)}", f"{length:.2f} s of sound, at most {loudest:.0%} of full scale.", height)
-    parts += _axis(end, height, _short(title, 32), f"{length:.2f} s")
-    return "".join([*parts, f'<path d="{strokes}" stroke="var(--jp-success-color1,#388e3c)"/></svg>'])
-
-
-def _head(title: str, description: str, height: int) -> list[str]:
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img" style="{_STYLE}">'
-    return [svg, f"<title>{escape(title)}</title>", f"<desc>{escape(description)}</desc>"]
-
-
-_FILL = {
-    "silence": 'fill="none" stroke="var(--jp-warn-color1,#b45309)" stroke-dasharray="4 3"',
-    "text": 'fill="var(--jp-brand-color1,#1976d2)" fill-opacity="0.3"',
-    "synthesis": 'fill="none" stroke="var(--jp-ui-font-color2,#666)"',
-    "sound": 'fill="var(--jp-success-color1,#388e3c)" fill-opacity="0.5"',
-}
+    said = f"{length:.2f} s of sound, at most {loudest:.0%} of full scale."
+    return _picture("Waveform", title, said, [title, f"{length:.2f} s", "", ""], end, [f'<path d="{strokes}" {LOOK["wave"]}/>'])
 
 
 def _bar(start: float, stop: float, row: int, kind: str, label: str, end: float) -> str:
     x, width = _x(start, end), max(1.5, _x(stop, end) - _x(start, end))
-    shape = f'<rect x="{x:.1f}" y="{row * ROW + 3}" width="{width:.1f}" height="{ROW - 6}" rx="3" {_FILL[kind]}><title>{kind}: {start:.2f} to {stop:.2f} s</title></rect>'
+    shape = f'<rect x="{x:.1f}" y="{row * ROW + 3}" width="{width:.1f}" height="{ROW - 6}" rx="3" {LOOK[kind]}><title>{kind}: {start:.2f} to {stop:.2f} s</title></rect>'
     beside = width < 7 * len(label)
     return shape + (f'<text x="{x + (width if beside else 0) + 4:.1f}" y="{row * ROW + 14}">{escape(label)}</text>' if label else "")
 
 
-def _axis(end: float, height: int, *names: str) -> list[str]:
+def _picture(kind: str, title: str, description: str, names: list[str], end: float, shapes: list[str]) -> str:
+    """The frame of all pictures: title and description, a row for each name, the time along the foot, and the shapes in it."""
+    height = ROW * (len(names) + 1)
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img" {LOOK["picture"]}>']
+    parts += [f"<title>{kind}: {escape(_short(title, 60))}</title>", f"<desc>{escape(description)}</desc>"]
+    parts += [f'<text x="4" y="{row * ROW + 14}">{escape(_short(name, 32))}</text>' for row, name in enumerate(names)]
     tens = 10 ** math.floor(math.log10(end / 10))
     step = next(tens * factor for factor in (1, 2, 5, 10) if end / (tens * factor) <= 10)
-    lines = [f'<text x="4" y="{row * ROW + 14}">{escape(name)}</text>' for row, name in enumerate(names)]
     for at in (step * count for count in range(int(end / step + 1e-9) + 1)):
         x = _x(at, end)
-        lines.append(f'<line x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{height - ROW}" {_LINE} stroke-width="0.5"/>')
-        lines.append(f'<text x="{x:.1f}" y="{height - 6}" text-anchor="middle">{at:g} s</text>')
-    return lines
+        parts.append(f'<line x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{height - ROW}" {LOOK["line"]}/>')
+        parts.append(f'<text x="{x:.1f}" y="{height - 6}" text-anchor="middle">{at:g} s</text>')
+    return "".join([*parts, *shapes, "</svg>"])
 
 
 def _x(seconds: float, end: float) -> float:

@@ -5,15 +5,15 @@ What it does not do: wait, fetch or order clips; the queue hands over the next o
 """
 
 import os
-import re
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from .speech import AudioClip, open_wav
+from .speech import AudioClip
 
 
 @runtime_checkable
@@ -30,15 +30,13 @@ class Player(Protocol):
     def stop(self) -> None:
         """Silence, and forget what was handed over. Returns at once, from any thread."""
 
-    @property
-    def pending_s(self) -> float:
-        """Seconds handed over and not yet played."""
+    pending_s: float  # seconds handed over and not yet played
 
 
 def time_scale() -> float:
     """How much faster than the wall the clip clock runs: VOICEHELPER_TIME_SCALE, 1 if not set."""
     given = os.environ.get("VOICEHELPER_TIME_SCALE", "")
-    return (float(given) if re.fullmatch(r"\d+(\.\d*)?|\.\d+", given) else 1.0) or 1.0
+    return (float(given) if given.replace(".", "", 1).isdecimal() else 1.0) or 1.0
 
 
 class SilentPlayer:
@@ -55,7 +53,7 @@ class SilentPlayer:
     def __init__(self, clock: Callable[[], float] | None = None):
         scale = time_scale()
         self._clock = clock or (lambda: time.monotonic() * scale)
-        self._end = 0.0
+        self._end = 0.0  # when the last clip will be over; 0 after a stop
         self._lock = threading.Lock()  # enqueue comes from the queue's thread, stop from any
         self.played: deque[AudioClip] = deque(maxlen=20)
         self.notices: deque[str] = deque(maxlen=100)
@@ -85,7 +83,8 @@ class SilentPlayer:
 
 
 class WavPlayer(SilentPlayer):
-    """Writes one WAV file for each turn, named after its id; the clock runs as in `SilentPlayer`, so an interrupt ends the file, too.
+    """Writes one WAV file for each turn, named after its id and whole after each clip. The clock runs as in `SilentPlayer`, so an interrupt
+    ends the file, too.
 
     Args:
         folder: where; it is made if it is not there.
@@ -96,16 +95,11 @@ class WavPlayer(SilentPlayer):
         super().__init__(clock)
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._files: dict[str, Any] = {}  # the open one, by its turn
+        self._pcm: dict[str, bytes] = {}  # what the newest file holds, by its turn
 
     def _take(self, clip: AudioClip) -> None:
-        super()._take(clip)
         turn = clip.utterance.turn_id
-        if turn not in self._files:  # the file before is closed with its last reference
-            self._files = {turn: open_wav(str(self.folder / f"{Path(turn).name}.wav"))}
-        self._files[turn].writeframes(clip.pcm)  # the header is right after each clip
-
-    def stop(self) -> None:
-        super().stop()
-        with self._lock:
-            self._files = {}
+        before = self._pcm.get(turn, b"") if self._end else b""  # after a stop a file begins anew
+        self._pcm = {turn: before + clip.pcm}
+        (self.folder / f"{Path(turn).name}.wav").write_bytes(replace(clip, pcm=self._pcm[turn]).wav)
+        super()._take(clip)

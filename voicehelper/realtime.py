@@ -8,6 +8,7 @@ Why not `WebSocketApp.run_forever`: it follows redirects *with the key*, its clo
 
 import json
 import queue
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -18,7 +19,6 @@ from urllib.parse import urlsplit
 import websocket
 
 from . import errors
-from .errors import VoiceHelperError
 from .events import Event, parse
 from .settings import Settings
 
@@ -105,10 +105,8 @@ class RealtimeConnection:
         self._lost = reason or "closed"
         self._out.put(None)
         self._shutdown()
-        try:
-            self._ws.sock and self._ws.sock.close()
-        finally:
-            self._on_closed(*((1000, "closed") if self._closing.is_set() else (code, reason)))
+        self._ws.shutdown()  # the library's word for closing the socket
+        self._on_closed(*((1000, "closed") if self._closing.is_set() else (code, reason)))
 
     def _frames(self) -> tuple[int | None, str]:
         """Read until the end; return the close code and reason."""
@@ -131,20 +129,13 @@ class RealtimeConnection:
 
 def _open(settings: Settings) -> websocket.WebSocket:
     """The handshake, with every refusal in words."""
-    made = _attempt(settings)
-    if isinstance(made, Exception):
-        raise _in_words(made, settings)
-    return made
-
-
-def _attempt(settings: Settings) -> websocket.WebSocket | Exception:
-    """Try once. An error comes back without its traceback: the library's frames hold the header with the key."""
     try:
         own = _loopback(settings.realtime_url)
         return websocket.create_connection(settings.url, header={"api-key": settings.openai_key.reveal()}, socket=own, **OPTIONS)
     except Exception as error:
         error.__context__ = error.__cause__ = None
-        return error.with_traceback(None)
+        refusal = error.with_traceback(None)  # the library's frames hold the header with the key
+    raise _in_words(refusal, settings)
 
 
 def _loopback(url: str) -> socket.socket | None:
@@ -157,33 +148,17 @@ def _loopback(url: str) -> socket.socket | None:
     return made
 
 
-def _in_words(error: Exception, settings: Settings) -> VoiceHelperError:
-    """The error of ours for one of the library's; kinds (statuses and names of exceptions), words and hints are in refusals.json."""
+def _in_words(error: Exception, settings: Settings) -> errors.VoiceHelperError:
+    """The error of ours for one of the library's: the first row of refusals.json that fits its name, or its status and body."""
     rows = json.loads(files(__package__).joinpath("refusals.json").read_text("utf-8"))
-    status, said, hint = None, f"{type(error).__name__}: {error}", None
-    kinds = [cls.__name__ for cls in type(error).__mro__]  # ends in "Exception": a row for whatever else there is
+    status, hint = None, None
+    signs = said = f"{type(error).__name__}: {error}"
     if isinstance(error, websocket.WebSocketBadStatusException):
         status, body = error.status_code, (error.resp_body or b"")[:2000].decode("utf-8", "replace")
         wait = (error.resp_headers or {}).get("retry-after")
-        kinds, said, hint = _kinds(status, body), _message_of(body), f"Try again in {wait} s." if wait else None
-    elif type(error) is websocket.WebSocketException and "redirect" in said.lower():
-        kinds = ["3xx"]
-    row = next(rows[kind] for kind in kinds if kind in rows)
+        sentence = re.search(r'"message"\s*:\s*"([^"\n]+)"', body)  # the service's own
+        signs, said, hint = f"{status} {body}", f": {sentence[1]}" if sentence else "", f"Try again in {wait} s." if wait else None
+    row = next(row for row in rows if re.match(row["when"], signs, re.IGNORECASE | re.DOTALL))
     place = urlsplit(settings.realtime_url).netloc
     words = row["words"].format(host=place, status=status, said=said, deployment=settings.deployment, seconds=HANDSHAKE_S)
     return getattr(errors, row["error"])(settings.mask(words), hint=hint or row.get("hint"), retryable=row.get("retryable"))
-
-
-def _kinds(status: int, body: str) -> list[str]:
-    """The names of a refused handshake in refusals.json, the most exact first."""
-    if status == 400 and ("OpperationNotSupported" in body or "not supported" in body.lower()):  # the service spells it so
-        return ["400 not realtime"]
-    return [str(status), f"{status // 100}xx", "any status"]
-
-
-def _message_of(body: str) -> str:
-    """The service's own sentence out of a JSON error body, or nothing."""
-    try:
-        return f": {json.loads(body)['error']['message']}"
-    except (ValueError, KeyError, TypeError):
-        return ""

@@ -48,6 +48,7 @@ _BOLD_LINE = re.compile(r"\*\*[^*]+\*\*:?")
 _BRACKETS = re.compile(r"""(?<![:;=-])\(|[)\[\]“”„«»「」『』（）"]""")
 _PAIRS = {"(": ")", "[": "]", "“": "”", "„": "“”", "«": "»", "»": "«", "「": "」", "『": "』", "（": "）", '"': '"'}
 _SOFT = re.compile(rf"(?s)(.+)(?:(?=\s)|(?<=[{WIDE_CLAUSE}])(?=.))")  # where a text may be cut when it must be
+_LINES = re.compile(r"(?s).+(?=\n)")  # where code may be
 
 
 class Unit(str):
@@ -83,8 +84,8 @@ class SentenceSplitter:
     def _begin(self, kind: str = "", fresh: bool = False) -> None:
         """The next unit starts where `_text` starts; no kind: its beginning was not looked at yet; `fresh`: at the beginning of a line."""
         self._kind, self._fresh = kind, fresh
-        self._at = 0  # everything before has had its verdict
-        self._fallback = 0  # a sentence ended here, but inside a bracket or a quotation
+        # everything before `_at` has had its verdict; at `_fallback` a sentence ended, but inside a bracket or a quotation
+        self._at = self._fallback = 0
 
     def feed(self, delta: str) -> list[Unit]:
         """Take the next piece of text, of any length; return the units it completed."""
@@ -97,8 +98,7 @@ class SentenceSplitter:
 
     def flush(self) -> list[Unit]:
         """The text is complete: return the rest. The splitter can be used for another answer afterwards."""
-        units = self.feed("\n\n")
-        units += self._cut(len(self._text))
+        units = self.feed("\n\n") + self._cut(len(self._text))
         self._clause = self._first_clause
         self._begin(fresh=True)
         return units
@@ -115,8 +115,6 @@ class SentenceSplitter:
         self._continues = False
         if not self._kind and not self._look():
             return WAIT
-        if self._kind == "code":
-            return self._code()
         while (found := _STOP.search(self._text, self._at)) and found.start() < self._max:
             end = self._verdict(found.start(), found.group())
             if end == WAIT or 0 < end <= self._max:
@@ -126,7 +124,7 @@ class SentenceSplitter:
             self._at = len(self._text)
             return WAIT
         self._continues = True
-        soft = _SOFT.match(self._text[: self._max + 1])
+        soft = (_LINES if self._kind == "code" else _SOFT).match(self._text[: self._max + 1])
         return self._fallback or (soft.end() if soft else self._max)
 
     def _look(self) -> bool:
@@ -145,7 +143,7 @@ class SentenceSplitter:
         """Does the unit end with the mark at `at`? Where, NO, or WAIT."""
         if mark == "\n":
             return self._newline(at)
-        if self._kind in ("heading", "row"):
+        if self._kind in ("heading", "row", "code"):
             return NO
         if mark == "`":
             return self._ticks(at)
@@ -174,9 +172,7 @@ class SentenceSplitter:
             return False
         if mark[0] in WIDE:
             return True
-        if space == end and not emoji:
-            return False
-        return self._begins(at, mark, *_NEXT_WORD.match(text, space).groups())
+        return (space > end or bool(emoji)) and self._begins(at, mark, *_NEXT_WORD.match(text, space).groups())
 
     def _begins(self, at: int, mark: str, first: str, word: str, after: str) -> bool | None:
         """Does `word`, which begins with `first`, begin a sentence after the mark at `at`? None while too little of it is there."""
@@ -212,14 +208,15 @@ class SentenceSplitter:
                 waiting.pop()
             elif mark in _PAIRS and not (mark in '"»' and before.isalnum()):
                 waiting.append(_PAIRS[mark])
-        if not waiting:
-            return end
-        self._fallback = end if end <= self._max else self._fallback
-        return NO
+        if waiting and end <= self._max:
+            self._fallback = end
+        return NO if waiting else end
 
     def _newline(self, at: int) -> int:
         text = self._text
         line = text[text.rfind("\n", 0, at) + 1 : at].strip()
+        if self._kind == "code":  # it ends with the like of its fence on a line of its own
+            return at + 1 if line.startswith(self._fence) and not line.strip("`~") else NO
         ended = self._fallback and not text[self._fallback : at].strip()
         ends = ended or line[-1:] in (":", "：") or not any(map(str.isalnum, line)) or _BOLD_LINE.fullmatch(line)
         if ends or self._kind in ("heading", "row") or (self._kind == "item" and text[at + 1 : at + 2].strip()):
@@ -241,26 +238,14 @@ class SentenceSplitter:
     def _first(self, at: int, mark: str) -> int:
         """The very first unit may be a clause: a long one, not in a bracket, not inside a number or a date."""
         wide, gap = mark in WIDE_CLAUSE, _INDENT.match(self._text, at + 1).end()
+        following = self._text[gap : gap + 1]
         if at + 1 < (FIRST_CLAUSE_WIDE if wide else FIRST_CLAUSE_CHARS):
             return NO
-        if gap == len(self._text):
+        if not following:
             return WAIT
-        following = self._text[gap]
-        if following.isspace() or following.isdigit() or (gap == at + 1 and not wide) or not self._unless_inside(at + 1):
-            return NO
-        self._continues = True
-        return at + 1
-
-    def _code(self) -> int:
-        """A fence ends with its like on a line of its own; a longer one is cut at the end of a line."""
-        found = re.compile(rf"(?m)^[ \t]{{0,40}}{self._fence}[`~]*[ \t]*\n").search(self._text, self._at)
-        if found and found.end() <= self._max:
-            return found.end()
-        if len(self._text) <= self._max:
-            return WAIT
-        self._continues = True
-        line = self._text.rfind("\n", 1, self._max)
-        return line if line > 0 else self._max
+        inside = following.isspace() or following.isdigit() or (gap == at + 1 and not wide) or not self._unless_inside(at + 1)
+        self._continues = not inside
+        return NO if inside else at + 1
 
 
 @cache

@@ -18,6 +18,7 @@ from .errors import SettingsError
 REQUIRED = ("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_KEY", "AZURE_SPEECH_KEY", "AZURE_SPEECH_REGION")
 DEFAULT_DEPLOYMENT = "gpt-realtime-2.1-mini"
 _PLACEHOLDER = re.compile(r"<.*>|your[_\- ].*|.*//your-resource.*|x{4,}|\.\.\.|changeme", re.IGNORECASE)
+_ADDRESS = re.compile(r"([a-z]+:)?(?://)?([\w-]+(?:\.[\w-]+)+|localhost|\[::1\])(?P<port>:\d{1,5})?(?:[/?#].*)?")
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _SHOWN = 8  # so many characters of a key in a row are as good as the key
 
@@ -35,15 +36,13 @@ class Secret:
 
     def mask(self, text: str) -> str:
         """`text` without the key, nor any 8 characters of it in a row."""
-        value = self._value
-        if len(value) <= _SHOWN:
-            return text.replace(value, "****") if value else text
+        value, size = self._value, min(_SHOWN, len(self._value))
         # 8 characters in a row hold one of every fifth 4: most texts are done after this quick look
-        if not any(text[at : at + 4] in value for at in range(0, len(text) - 3, 5)):
+        if not value or (size == _SHOWN and not any(text[at : at + 4] in value for at in range(0, len(text) - 3, 5))):
             return text
-        starts = [start for start in range(len(text) - _SHOWN + 1) if text[start : start + _SHOWN] in value]
-        hidden = {at for start in starts for at in range(start, start + _SHOWN)}
-        return re.sub("\0+", "****", "".join("\0" if at in hidden else char for at, char in enumerate(text)))
+        starts = [start for start in range(len(text) - size + 1) if text[start : start + size] in value]
+        hidden = {at for start in starts for at in range(start, start + size)}
+        return re.sub("\0+", "****", "".join("\0" if at in hidden else char for at, char in enumerate(text))) if hidden else text
 
     def __bool__(self) -> bool:
         return bool(self._value)
@@ -103,7 +102,9 @@ class Settings:
             raise SettingsError("VOICEHELPER_BACKEND is neither azure nor practice", hint="Set it to azure or practice, or remove it.")
         missing = [name for name in REQUIRED if not values.get(name)]
         if backend == "practice" or (not backend and len(missing) == len(REQUIRED)):
-            return cls._practice(values)
+            if url := values.get("VOICEHELPER_PRACTICE_URL"):
+                return cls.practice(*_practice_urls(url), values.get("VOICEHELPER_PRACTICE_KEY") or Secret(""))
+            return cls("practice")
         if missing:
             raise SettingsError(", ".join(f"{name} is {'still a placeholder' if name in values else 'missing'}" for name in missing))
         endpoint, key, speech_key, region = (values[name] for name in REQUIRED)
@@ -113,17 +114,6 @@ class Settings:
         deployment = values.get("AZURE_OPENAI_DEPLOYMENT") or DEFAULT_DEPLOYMENT
         tier = values.get("AZURE_SPEECH_TIER", "").upper()
         return cls("azure", realtime_url(endpoint), key, deployment, speech_key, speech_region=region, speech_tier=tier)
-
-    @classmethod
-    def _practice(cls, values: Mapping[str, str | Secret]) -> "Settings":
-        url = values.get("VOICEHELPER_PRACTICE_URL")
-        if not url:
-            return cls(backend="practice")
-        host, port, _ = _place(url)
-        if host not in _LOOPBACK or not port:
-            raise SettingsError("VOICEHELPER_PRACTICE_URL is not a server on this machine", hint="Write it as http://127.0.0.1:PORT.")
-        base = f"ws://{host}:{port}"
-        return cls.practice(f"{base}/openai/v1/realtime", base, values.get("VOICEHELPER_PRACTICE_KEY") or Secret(""))
 
     @classmethod
     def practice(cls, realtime_url: str, speech_host: str, key: Secret) -> "Settings":
@@ -156,24 +146,25 @@ def realtime_url(endpoint: str) -> str:
 
     Source: Azure OpenAI, how-to realtime-audio-websockets (`/openai/v1/realtime`, api-version must be absent).
     """
-    host, port, scheme = _place(endpoint)
+    scheme, host, port = _place(endpoint)
     if not host:  # what stands there is not quoted: people paste keys into the wrong line
         raise SettingsError("AZURE_OPENAI_ENDPOINT names no host", hint="Write it as https://NAME.openai.azure.com.")
-    scheme = "ws" if host in _LOOPBACK and scheme in ("http", "ws") else "wss"
-    return f"{scheme}://{host}{f':{port}' if port else ''}/openai/v1/realtime"
+    scheme = "ws" if host in _LOOPBACK and scheme in ("http:", "ws:") else "wss"
+    return f"{scheme}://{host}{port}/openai/v1/realtime"
 
 
-def _place(address: str) -> tuple[str, int | None, str]:
-    """Host, port and scheme of an address, however it is written; ("", None, "") when there is no host in it."""
-    text = address.strip().strip("\"'")
-    try:
-        parts = urlsplit(text if "//" in text else f"//{text}")
-        host, port = parts.hostname or "", parts.port
-        host = f"[{host}]" if ":" in host else host
-    except ValueError:
-        return "", None, ""
-    named = host in _LOOPBACK or re.fullmatch(r"[\w-]+(\.[\w-]+)+", host)
-    return (host, port, parts.scheme) if named else ("", None, "")
+def _practice_urls(address: str) -> tuple[str, str]:
+    """The Realtime URL and the speech host of a practice server at this address."""
+    _, host, port = _place(address)
+    if host not in _LOOPBACK or not port:
+        raise SettingsError("VOICEHELPER_PRACTICE_URL is not a server on this machine", hint="Write it as http://127.0.0.1:PORT.")
+    return f"ws://{host}{port}/openai/v1/realtime", f"ws://{host}{port}"
+
+
+def _place(address: str) -> tuple[str, str, str]:
+    """Scheme, host and port of an address, however it is written, such as ("http:", "127.0.0.1", ":8000"); three times "" when it is none."""
+    found = _ADDRESS.fullmatch(address.strip().strip("\"'").lower())
+    return found.groups("") if found and int((found["port"] or ":0")[1:]) < 65536 else ("", "", "")
 
 
 def _read(dotenv: str | os.PathLike | None) -> Mapping[str, str | None]:
@@ -182,9 +173,12 @@ def _read(dotenv: str | os.PathLike | None) -> Mapping[str, str | None]:
     path = os.fspath(dotenv) if dotenv is not None else find_dotenv(usecwd=True)
     try:
         content = Path(path).read_bytes() if path else b""
+        text = content.decode("utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
     except OSError as error:
         raise SettingsError(f"{path} can't be read ({error.strerror})", hint="Check its name and permissions.") from None
-    return dotenv_values(stream=io.StringIO(_decode(content)), interpolate=False)
+    except UnicodeDecodeError:
+        text = content.decode("cp1252", "replace")
+    return dotenv_values(stream=io.StringIO(text), interpolate=False)
 
 
 def _sealed(values: Mapping[str, str | None]) -> dict[str, str | Secret]:
@@ -192,12 +186,3 @@ def _sealed(values: Mapping[str, str | None]) -> dict[str, str | Secret]:
     clean = ((name, value.strip().strip("“”‘’\u00a0").strip()) for name, value in values.items() if value)
     real = ((name, "" if _PLACEHOLDER.fullmatch(value) else value) for name, value in clean if value)
     return {name: Secret(value) if "KEY" in name else value for name, value in real}
-
-
-def _decode(content: bytes) -> str:
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16", "replace")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", "replace")

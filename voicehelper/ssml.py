@@ -20,7 +20,6 @@ from xml.parsers import expat
 
 from .errors import InputError
 
-_SPEAK = {"version": "1.0", "xmlns": "http://www.w3.org/2001/10/synthesis", "xmlns:mstts": "https://www.w3.org/2001/mstts"}
 MAX_BYTES = 64 * 1024  # Azure's limit for one request over the socket
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _RULES = json.loads(Path(__file__).with_name("ssml_rules.json").read_text("utf-8"))
@@ -78,13 +77,6 @@ class Voice:
         """The locale in the name, such as "en-US"."""
         return "-".join(self.name.split("-")[:2])
 
-    @property
-    def prosody(self) -> dict[str, str]:
-        """The attributes of `<prosody>`, {} when nothing is changed."""
-        written = {"rate": "{:g}", "pitch": "{:+g}%", "volume": "{:g}"}
-        given = {name: getattr(self, name) for name in written if getattr(self, name) is not None}
-        return {name: value if isinstance(value, str) else written[name].format(round(value, 4)) for name, value in given.items()}
-
 
 def legal_text(text: str) -> str:
     """`text` as it may stand in XML: halves of surrogate pairs are joined or replaced, illegal characters removed."""
@@ -107,13 +99,12 @@ def create_response_ssml(text: str, voice: Voice | None = None) -> str:
         InputError: it would be 64 KB or larger, Azure's limit for one request.
     """
     voice = voice or Voice()
-    speak = ET.Element("speak", {**_SPEAK, "xml:lang": voice.language})
-    inner = ET.SubElement(speak, "voice", {"name": voice.name})
-    if voice.style or voice.role:
-        style = {"style": voice.style, "styledegree": f"{voice.style_degree:g}" if voice.style_degree else None, "role": voice.role}
-        inner = ET.SubElement(inner, "mstts:express-as", {name: legal_text(value) for name, value in style.items() if value})
-    if voice.prosody:
-        inner = ET.SubElement(inner, "prosody", {name: legal_text(value) for name, value in voice.prosody.items()})
+    speak = inner = ET.Element("speak", _RULES["speak"] | {"xml:lang": voice.language})
+    for element, forms in _RULES["written"].items():  # from the outside in
+        given = {name: value for name in forms if (value := getattr(voice, name)) not in (None, "")}
+        if given.keys() - {"style_degree"}:  # which alone says nothing
+            written = {name: value if isinstance(value, str) else forms[name].format(round(value, 4)) for name, value in given.items()}
+            inner = ET.SubElement(inner, element, {name.replace("_", ""): legal_text(value) for name, value in written.items()})
     inner.text = legal_text(text)
     document = ET.tostring(speak, encoding="unicode")
     if (size := len(document.encode())) >= MAX_BYTES:

@@ -61,11 +61,11 @@ class TTSQueue:
         self.on_change: Callable[[Utterance], None] | None = None
         self._line: deque[Utterance] = deque()  # everything not final and not handed over, in order of the text
         self._outside: deque[Utterance] = deque()  # handed over, not over yet, in order
-        self._handed = 0  # how many clips were handed over
         self.is_blocked = self.is_limited = self._closed = False
         self._stopping = 0  # interrupts on their way to the player: nothing new is handed over until they are there
         self._requests: deque[float] = deque(maxlen=FREE_TIER)  # when the latest ones began
-        self._wake = threading.Condition()  # guards all of the above; notified whenever one of them changed
+        self._wake = threading.Condition()  # guards all of the above (a list() of one needs no lock); notified whenever one of them changed
+        self._moved: dict[int, list[Utterance]] = {}  # by thread: what it has moved and not yet told
         if hasattr(player, "on_report"):
             player.on_report = self._report
         jobs = [(f"voicehelper-tts-{number}", self.tts_worker) for number in range(workers)] + [("voicehelper-delivery", self._deliver)]
@@ -83,7 +83,7 @@ class TTSQueue:
             else:
                 self._line.append(utterance)
                 self._move(utterance, "queued")
-        self._tell([utterance])
+        self._tell()
 
     def interrupt(self, reason: str = "interrupted") -> int:
         """Drop everything that was put so far and silence the player. Waits for nothing; any time, any thread.
@@ -91,14 +91,12 @@ class TTSQueue:
         Returns:
             The new generation.
         """
-        handed, pending = self._handed, self._pending()
+        self._listen()  # what was heard is spoken
         try:  # also a KeyboardInterrupt in here must not leave `_stopping` behind
             with self._wake:
                 generation = self.generation = self.generation + 1
                 self._stopping += 1
-                told = self._heard(pending) if handed == self._handed else []  # else `pending` does not know the newest clip
-                dropped = [*self._outside, *self._line]
-                for utterance in dropped:
+                for utterance in [*self._outside, *self._line]:
                     self._move(utterance, "cancelled", reason)
                 self.is_blocked = False
             self._player.stop()
@@ -106,25 +104,21 @@ class TTSQueue:
             with self._wake:
                 self._stopping = max(0, self._stopping - 1)
                 self._wake.notify_all()
-        self._tell(told + dropped)
+        self._tell()
         return generation
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until every utterance is final. False after `timeout` seconds, or when the player is blocked and nothing can sound."""
         deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
         with self._wake:
-            while self._line or self._outside:
-                left = deadline - time.monotonic()
-                if self.is_blocked or left <= 0:
-                    return False
+            while (waiting := self._line or self._outside) and not self.is_blocked and (left := deadline - time.monotonic()) > 0:
                 self._wake.wait(min(IDLE_S, left))
-        return True
+            return not waiting
 
     def close(self, timeout: float = 2.5) -> None:
         """Drop everything and end the threads. Idempotent."""
-        with self._wake:
-            already, self._closed = self._closed, True
-        if not already:  # the player may serve another queue by now
+        if not self._closed:  # else the player may serve another queue by now
+            self._closed = True
             self.interrupt("closed")
         deadline = time.monotonic() + timeout
         for thread in self._threads:
@@ -133,9 +127,7 @@ class TTSQueue:
     @property
     def waiting_s(self) -> float:
         """Seconds of speech not heard yet: what the player has, what is ready, and an estimate of the rest."""
-        pending = self._pending()
-        with self._wake:
-            return pending + sum(item.clip.duration_s if item.clip else len(item.spoken) / CHARS_PER_S for item in self._line)
+        return self._pending() + sum(item.clip.duration_s if item.clip else len(item.spoken) / CHARS_PER_S for item in list(self._line))
 
     # -- synthesis
 
@@ -146,14 +138,13 @@ class TTSQueue:
         except Exception:
             pass  # it has none, or the first utterance will say why, where a learner sees it
         while (utterance := self._take()) is not None:
-            self._tell([utterance])
+            self._tell()
             clip, status, reason = self._synthesize(utterance)
             with self._wake:
-                if utterance.is_final:  # interrupted meanwhile: the clip is dropped here
-                    continue
-                utterance.clip = clip
-                self._move(utterance, status, reason)
-            self._tell([utterance])
+                if not utterance.is_final:  # else it was interrupted meanwhile: the clip is dropped here
+                    utterance.clip = clip
+                    self._move(utterance, status, reason)
+            self._tell()
 
     def _take(self) -> Utterance | None:
         with self._wake:
@@ -189,31 +180,40 @@ class TTSQueue:
                 return None, "queued", reason
             return None, "failed", f"{reason} (tried {ATTEMPTS} times)" if again else reason
 
-    def _overdue(self) -> list[Utterance]:
+    def _overdue(self) -> None:
         """Give up what a voice has worked on for too long, and what a KeyboardInterrupt in the middle of `interrupt()` has left behind."""
         now, late = self._clock(), f"the voice needed more than {SYNTHESIS_S:.0f} s"
-        before = [*self._outside, *self._line]
-        for item in before:
+        for item in [*self._outside, *self._line]:
             if item.is_final or item.generation < self.generation:
                 self._move(item, "cancelled", "interrupted")
             elif item.status == "synthesising" and now - item.times["synthesising"] > SYNTHESIS_S:
                 self._move(item, "failed", late)
-        return [item for item in before if item.is_final]
 
     # -- delivery
 
     def _deliver(self) -> None:
         """The one thread that hands clips over, and that reads from the player's clock what has been heard."""
         while not self._closed:
-            pending = self._pending()
+            self._listen()
             with self._wake:
-                changed = self._heard(pending) + self._overdue()
+                self._overdue()
                 clip = self._next_clip()
-                if clip is None and not changed:
+                if clip is None and threading.get_ident() not in self._moved:  # nothing to do, and nobody to tell
                     self._wake.wait(POLL_S if self._outside and not self.is_blocked else IDLE_S)
             if clip is not None:
-                changed += self._hand_over(clip)
-            self._tell(changed)
+                try:
+                    self._player.enqueue(clip)  # drops it if an interrupt came in between: the utterance is cancelled then
+                    clip.utterance.times["handed"] = self._clock()  # from here on the player's clock counts it
+                except Exception as error:
+                    with self._wake:
+                        self._move(clip.utterance, "failed", f"the player could not take it ({type(error).__name__}: {error})")
+            self._tell()
+
+    def _next_clip(self) -> AudioClip | None:
+        if self._stopping or len(self._outside) >= OUTSIDE or not self._line or self._line[0].status != "ready":
+            return None
+        self._outside.append(self._line.popleft())
+        return self._outside[-1].clip
 
     def _pending(self) -> float:
         try:
@@ -222,61 +222,32 @@ class TTSQueue:
             _log.exception("the player's clock failed")
             return float("inf")
 
-    def _next_clip(self) -> AudioClip | None:
-        if self._stopping or len(self._outside) >= OUTSIDE or not self._line or self._line[0].status != "ready":
-            return None
-        self._outside.append(self._line.popleft())
-        return self._outside[-1].clip
-
-    def _hand_over(self, clip: AudioClip) -> list[Utterance]:
-        try:
-            self._player.enqueue(clip)  # drops it if an interrupt came in between: the utterance is cancelled then
-        except Exception as error:
-            with self._wake:
-                self._move(clip.utterance, "failed", f"the player could not take it ({type(error).__name__}: {error})")
-            return [clip.utterance]
+    def _listen(self) -> None:
+        """Settle what the player's clock shows: with so many seconds to go, the earlier ones of the clips it had before are over."""
+        handed = [item for item in list(self._outside) if "handed" in item.times]
+        left = self._pending() - sum(item.clip.duration_s for item in handed)
         with self._wake:
-            clip.utterance.times["handed"] = self._clock()  # from here on the player's clock counts it
-            self._handed += 1
-        return []
-
-    def _heard(self, pending: float) -> list[Utterance]:
-        """Settle what the player's clock shows: with `pending` seconds to go, the earlier clips are over."""
-        changed = []
-        while not self.is_blocked and self._outside and "handed" in self._outside[0].times:
-            utterance, *behind = self._outside
-            duration = utterance.clip.duration_s
-            left = max(0.0, pending - sum(other.clip.duration_s for other in behind if "handed" in other.times))
-            utterance.heard_s = min(duration, max(utterance.heard_s, duration - left))
-            if left <= EPSILON_S:
-                self._move(utterance, "spoken")
-            elif left < duration and utterance.status == "ready":
-                self._move(utterance, "playing")
-            else:
-                break
-            changed.append(utterance)
-        return changed
+            for item in handed:
+                left += item.clip.duration_s  # until the end of this one
+                if self.is_blocked or item.is_final:
+                    continue
+                item.heard_s = max(item.heard_s, item.clip.duration_s - max(0.0, left))
+                if left <= EPSILON_S:
+                    self._move(item, "spoken")
+                elif left < item.clip.duration_s and item.status == "ready":
+                    self._move(item, "playing")
 
     def _report(self, utterance: Utterance, what: str, heard_s: float) -> None:
         """The player says what really happened; it may come late, when a cell is over."""
         with self._wake:
             if utterance not in self._outside:
                 return
-            told = [utterance]
-            self.is_blocked = what == "blocked"
-            if what == "started":
-                for earlier in list(self._outside)[: self._outside.index(utterance)]:  # the report of its end was lost, or comes later
-                    self._move(earlier, "spoken")
-                    told.append(earlier)
-                self._move(utterance, "playing")
-            elif what == "blocked":
-                self._move(utterance, "ready")
-                utterance.heard_s = 0.0
-            elif what == "ended" and heard_s:
-                self._move(utterance, "spoken")
-            elif what == "ended":
-                self._move(utterance, "failed", "the page could not play it")
-        self._tell(told)
+            self.is_blocked, utterance.heard_s = what == "blocked", heard_s
+            while what == "started" and self._outside[0] is not utterance:  # the report of its end was lost, or comes later
+                self._move(self._outside[0], "spoken")
+            status = {"started": "playing", "blocked": "ready"}.get(what, "spoken" if heard_s else "failed")
+            self._move(utterance, status, "the page could not play it" if status == "failed" else None)
+        self._tell()
 
     def _move(self, utterance: Utterance, status: str, reason: str | None = None) -> None:
         """The one place where a status changes, with `_wake` held: nothing final stays in a list, and whoever waits looks again."""
@@ -288,12 +259,14 @@ class TTSQueue:
         for place in (self._line, self._outside):
             if utterance.is_final and utterance in place:
                 place.remove(utterance)
+        self._moved.setdefault(threading.get_ident(), []).append(utterance)
         self._wake.notify_all()
 
-    def _tell(self, utterances: list[Utterance]) -> None:
-        if self.on_change is not None:
-            for utterance in utterances:
-                try:
+    def _tell(self) -> None:
+        """Tell what this thread has moved, without the lock."""
+        for utterance in self._moved.pop(threading.get_ident(), ()):
+            try:
+                if self.on_change is not None:
                     self.on_change(utterance)
-                except Exception:
-                    _log.exception("on_change failed")
+            except Exception:
+                _log.exception("on_change failed")

@@ -6,10 +6,11 @@ What it does not do: any stage itself. Read it after `conversation` (who speaks)
 One lock guards the conversation and the turns. It is held for microseconds, never while a handler of yours runs, and never across a wait.
 """
 
+import queue
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from ..conversation import Conversation, Delta, Ended, Outcome, SessionConfig, SessionReady, SessionRefused, Stuck
@@ -53,8 +54,7 @@ class ConversationAgent(AbstractContextManager):
         self.turns: list[Turn] = []
         self._lock = threading.RLock()  # guards conversation and turns: the reader, cells and callbacks all come here
         self._handlers = Handlers(settings.mask)
-        self._confirmed = threading.Event()
-        self._refusal: VoiceHelperError | None = None
+        self._answers: queue.SimpleQueue[VoiceHelperError | None] = queue.SimpleQueue()  # to our session.update: None is yes
         self._closed = False
         self.connection = RealtimeConnection(settings, on_event=self._receive, on_tick=self._tick, on_closed=self._lost)
         self._speaker = Speaker(settings, player, lambda: self.voice)
@@ -84,22 +84,21 @@ class ConversationAgent(AbstractContextManager):
             SettingsError: half-configured or wrong.
             KeyRefused, DeploymentNotFound, RateLimited, ServerRefused, ConnectionFailed: there is no session, and why.
         """
+        from ..notebook import loudspeaker  # the one line that looks up to that room
+
         settings = settings or Settings.load()
         before = live.current() if replace else None
-        practice = live.practice_server(settings, before)
-        if practice is not None:
-            settings = Settings.practice(practice.realtime_url, practice.speech_host, Secret(practice.key))
-        agent = None
-        try:
+        with ExitStack() as unless_connected:
+            practice = live.practice_server(settings, before)
+            if practice is not None:
+                unless_connected.callback(practice.close)
+                settings = Settings.practice(practice.realtime_url, practice.speech_host, Secret(practice.key))
             if before is not None:
                 before.close()
-            player = player or _loudspeaker(before and before.player)
-            agent = cls(settings, session=session, voice=voice, player=player, practice=practice)
+            player = player or loudspeaker(before and before.player)
+            agent = unless_connected.enter_context(cls(settings, session=session, voice=voice, player=player, practice=practice))
             agent._open()
-        except BaseException:
-            if started := agent or practice:
-                started.close()
-            raise
+            unless_connected.pop_all()
         live.agents()[agent] = replace
         return agent
 
@@ -143,7 +142,7 @@ class ConversationAgent(AbstractContextManager):
         Raises:
             TurnFailed: from the iterator, when the turn failed; `.turn` has what had arrived.
         """
-        return Stream(self.start(text), self.connection.call_soon)
+        return Stream(self.start(text))
 
     def speak_response(self, text: str) -> Turn:
         """Speak a given text, without the model and without adding to its history. Interrupts like `ask`."""
@@ -187,20 +186,23 @@ class ConversationAgent(AbstractContextManager):
 
     def on_open(self, function: Callable[[], None]) -> Callable[[], None]:
         """Call `function()` when the connection is open; at the next tick if it is open already. Usable as a decorator, like the other three."""
-        self.connection.call_soon(lambda: self._handlers.call(function))
+        self.connection.call_soon(lambda: self._handlers.call([function]))
         return function
 
     def on_message(self, function: Callable[[Event], None]) -> Callable[[Event], None]:
         """Call `function(event)` for every server event, on the reader thread: be quick, never wait."""
-        return self._handlers.attach("message", function)
+        self._handlers.message.append(function)
+        return function
 
     def on_error(self, function: Callable[[Exception], None]) -> Callable[[Exception], None]:
         """Call `function(error)` for errors the service reports, for a lost connection, and for exceptions in your other handlers."""
-        return self._handlers.attach("error", function)
+        self._handlers.error.append(function)
+        return function
 
     def on_close(self, function: Callable[[int | None, str], None]) -> Callable[[int | None, str], None]:
         """Call `function(code, reason)` once, when the connection is over."""
-        return self._handlers.attach("close", function)
+        self._handlers.close.append(function)
+        return function
 
     # -- from the reader thread
 
@@ -212,7 +214,7 @@ class ConversationAgent(AbstractContextManager):
             self._send()
         if isinstance(event, ErrorEvent) and event.error.get("code") != "response_cancel_not_active":
             self._handlers.report(ServerRefused(str(event.error.get("message") or event.error.get("code"))))
-        self._handlers.call_all("message", event)
+        self._handlers.call(self._handlers.message, event)
 
     def _tick(self) -> None:
         with self._lock:
@@ -222,22 +224,21 @@ class ConversationAgent(AbstractContextManager):
                 self._speaker.speak(self.turns[-1], [])
 
     def _lost(self, code: int | None, reason: str) -> None:
+        error = ConnectionFailed(f"the connection was lost ({reason})")
         with self._lock:
-            self._apply(self.conversation.lost(f"the connection was lost ({reason})"))
-            self._refusal = self._refusal or ConnectionFailed(f"the service closed the connection ({reason})")
-        self._confirmed.set()
+            self._apply(self.conversation.lost(error.message))
+        self._answers.put(error)
         if not self._closed:
-            self._handlers.report(ConnectionFailed(f"the connection was lost ({reason})", hint=CONNECT_AGAIN))
-        self._handlers.call_all("close", code, reason)
+            self._handlers.report(error)
+        self._handlers.call(self._handlers.close, code, reason)
 
     def _apply(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
             match outcome:
                 case SessionReady():
-                    self._confirmed.set()
+                    self._answers.put(None)
                 case SessionRefused(reason):
-                    self._refusal = ServerRefused(f"the session was refused: {reason}")
-                    self._confirmed.set()
+                    self._answers.put(ServerRefused(f"the session was refused: {reason}"))
                 case Delta(turn, text):
                     turn.mark("first_delta")
                     self._speaker.speak(turn, turn.splitter.feed(text))
@@ -262,28 +263,24 @@ class ConversationAgent(AbstractContextManager):
         with self._lock:
             self.conversation.open()
             self._send()
-        if not self._confirmed.wait(CONFIRM_S):
-            raise ConnectionFailed(f"the service did not confirm the session within {CONFIRM_S:.0f} s")
-        if self._refusal is not None:
-            raise self._refusal
+        try:
+            refusal = self._answers.get(timeout=CONFIRM_S)
+        except queue.Empty:
+            refusal = ConnectionFailed(f"the service did not confirm the session within {CONFIRM_S:.0f} s")
+        if refusal is not None:
+            raise refusal
 
     def _new_turn(self, text: str) -> Turn:
         """End what runs, silence what sounds, and make the next turn. With the lock held, so that two askers get one order."""
         if self._closed:
             raise ConnectionFailed("the agent is closed", hint=CONNECT_AGAIN)
-        if hasattr(self.player, "attend"):  # in the cell that asks: a loudspeaker that is not on the page says how to get there
-            self.player.attend()
-        generation = self._hush("a new message came")
-        name = f"turn{len(self.turns) + 1}"
-        turn = Turn(name, text, generation, self.voice.language, self._interrupt_turn, lambda: self.queue.is_blocked)
+        getattr(self.player, "attend", lambda: None)()  # in the cell that asks: a loudspeaker that is not on the page says how to get there
+        turn = Turn(self, text, self._hush("a new message came"))
         self.turns.append(turn)
-        for utterance in self.turns[-KEEP_SOUND - 1].utterances if len(self.turns) > KEEP_SOUND else ():
-            utterance.clip = None
+        for old in self.turns[-KEEP_SOUND - 1 : -KEEP_SOUND]:
+            for utterance in old.utterances:
+                utterance.clip = None
         return turn
-
-    def _interrupt_turn(self, turn: Turn) -> None:
-        if turn is self.turns[-1]:
-            self.interrupt()
 
     def _hush(self, reason: str) -> int:
         """Silence what sounds and cancel what runs. With the lock held; returns the new generation of the queue."""
@@ -301,12 +298,6 @@ class ConversationAgent(AbstractContextManager):
             self.connection.send(message)
             if message["type"] == "response.create":
                 turn.mark("sent")
-
-
-def _loudspeaker(previous: Any) -> Player:
-    from ..notebook import loudspeaker  # the one line that looks up to that room
-
-    return loudspeaker(previous)
 
 
 def _checked(text: str) -> str:

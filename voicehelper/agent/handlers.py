@@ -1,6 +1,6 @@
 """The user's own functions: called on the reader thread, and never trusted to work.
 
-One sentence: `Handlers` keeps them by name and calls them; an exception in one reaches `on_error`, is never lost and never fatal.
+One sentence: `Handlers` keeps them in three lists and calls them; an exception in one reaches `on_error`, is never lost and never fatal.
 What it does not do: decide when they are called.
 """
 
@@ -16,27 +16,19 @@ class Handlers:
 
     def __init__(self, mask: Callable[[str], str]):
         self._mask = mask
-        self._functions: dict[str, list[Callable]] = {"message": [], "error": [], "close": []}
+        self.message, self.error, self.close = [], [], []
 
-    def attach(self, name: str, function: Callable) -> Callable:
-        """Add one; it is returned, so that this serves decorators."""
-        self._functions[name].append(function)
-        return function
-
-    def call(self, function: Callable, *arguments: Any) -> None:
-        """Call one; what it raises is reported."""
-        try:
-            function(*arguments)
-        except BaseException as error:  # also sys.exit() in a handler must not end the reader thread
-            self.report(error)
-
-    def call_all(self, name: str, *arguments: Any) -> None:
-        for function in self._functions[name]:
-            self.call(function, *arguments)
+    def call(self, functions: list[Callable], *arguments: Any) -> None:
+        """Call each; what one raises is reported."""
+        for function in functions:
+            try:
+                function(*arguments)
+            except BaseException as error:  # also sys.exit() in a handler must not end the reader thread
+                self.report(error)
 
     def report(self, error: BaseException) -> None:
         """Tell the on_error handlers; without any, or when one of them fails, the log."""
-        for function in self._functions["error"] or [self._to_log]:
+        for function in self.error or [self._to_log]:
             try:
                 function(error)
             except BaseException as second:

@@ -6,22 +6,20 @@ It also finds the practice server and the loudspeaker to use. What it does not d
 
 import atexit
 import sys
-import types
 from typing import Any
 
 from ..errors import ConnectionFailed
 from ..settings import Settings
 
-_SLOT = "_voicehelper_live"  # in sys.modules: survives a reload of voicehelper, which a module global does not
+_SLOT = "_voicehelper_live"  # of `sys`: survives a reload of voicehelper, which a module global does not
 
 
 def agents() -> dict[Any, bool]:
     """The live agents, oldest first, each with whether the next connect() replaces it. All are closed when the interpreter ends."""
-    if _SLOT not in sys.modules:
-        sys.modules[_SLOT] = types.ModuleType(_SLOT)
-        sys.modules[_SLOT].agents = {}
+    if not hasattr(sys, _SLOT):
+        setattr(sys, _SLOT, {})
         atexit.register(_close_all)
-    return sys.modules[_SLOT].agents
+    return getattr(sys, _SLOT)
 
 
 def current() -> Any:

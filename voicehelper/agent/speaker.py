@@ -17,7 +17,7 @@ from ..tts_queue import TTSQueue
 from .turn import Turn
 
 JOIN_S, JOIN_CHARS = 5.0, 300  # with so much speech waiting, short units share one request
-LINES = {"speaking": "🔊 Speaking response…", "spoken": "🔊 Speech completed", "interrupted": "⏹ Speech interrupted", "failed": "🔇 "}
+LINES = {"speaking": "🔊 Speaking response…", "spoken": "🔊 Speech completed", "interrupted": "⏹ Speech interrupted", "failed": "🔇 {}"}
 
 
 class Speaker:
@@ -54,9 +54,8 @@ class Speaker:
     def announce(self, turn: Turn, newest: bool) -> None:
         """One line of status on the loudspeaker, when that of the newest turn changes."""
         with self._telling:
-            line = LINES.get(speech := turn.speech, "")
-            if speech == "failed":
-                line += next(item.reason or "" for item in turn.utterances if item.status == "failed")
+            reason = next((item.reason for item in turn.utterances if item.status == "failed"), None)
+            line = LINES.get(turn.speech, "").format(reason)
             if newest and line and (turn.id, line) != self._said and hasattr(self.player, "notice"):
                 self._said = (turn.id, line)
                 self.player.notice(line)

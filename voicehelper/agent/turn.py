@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 from ..conversation import TurnRecord
 from ..errors import TurnFailed
@@ -17,7 +18,6 @@ from ..sentences import SentenceSplitter, Unit
 from ..speech import Utterance
 
 POLL_S = 0.25
-_CUT_WORD = re.compile(r"(?<!\S)\S{1,39}$")  # longer ones are of a script without spaces: cut where they are
 TIMES = ("sent", "first_delta", "first_unit", "first_synthesis", "first_audio", "first_clip", "text_done", "speech_done")
 
 
@@ -33,13 +33,12 @@ class Turn(TurnRecord):
         utterances: the pieces that are spoken, in order.
     """
 
-    def __init__(self, id: str, user_text: str, generation: int, language: str, interrupt: Callable, is_blocked: Callable[[], bool]):
-        super().__init__(id, user_text)
-        self.generation = generation
+    def __init__(self, agent: Any, user_text: str, generation: int):
+        super().__init__(f"turn{len(agent.turns) + 1}", user_text)
+        self._agent, self.generation = agent, generation
         self.utterances: list[Utterance] = []
-        self.splitter = SentenceSplitter(language)
+        self.splitter = SentenceSplitter(agent.voice.language)
         self.held: list[Unit] = []  # short units that wait to be spoken together
-        self._interrupt, self._is_blocked = interrupt, is_blocked
         self._asked = time.monotonic()
         self._times: dict[str, float] = {}
         self._changed = threading.Condition()  # notified when a delta came, the text ended, or an utterance moved
@@ -56,29 +55,27 @@ class Turn(TurnRecord):
 
     @property
     def heard_text(self) -> str:
-        """The beginning of the text that was heard, to the last whole word."""
-        heard = 0
+        """The beginning of the text that was heard, to the last whole word; in a script without spaces, to the last character."""
+        chars = 0  # white space aside
         for item in self.utterances:
-            size = len("".join(item.text.split()))
+            share = 1.0 if item.status == "spoken" else item.heard_s / item.clip.duration_s if item.clip else 0.0
+            chars += int(share * len("".join(item.text.split())))
             if item.status != "spoken":
-                heard += int(size * (item.heard_s / item.clip.duration_s)) if item.clip else 0
                 break
-            heard += size
-        return _whole_words(self.text, heard)
+        ends = r"\s*\Z|(?!\S)|(?<=\S{40})|^"  # of the text, of a word, in what is too long for a word, or nothing was heard
+        return re.match(rf"(?:\s*\S){{0,{chars}}}(?:{ends})", self.text)[0]
 
     @property
     def timings(self) -> dict[str, float | None]:
         """Seconds from asking, None if not reached: sent, first_delta, first_unit, first_synthesis, first_audio, first_clip,
         text_done, speech_done. first_audio is when the service sent its first byte, first_clip when a whole clip was handed over."""
-        found = dict(self._times)
-        if voiced := [item for item in self.utterances if item.spoken.strip()]:
-            times, clip = voiced[0].times, voiced[0].clip
-            found.update(first_synthesis=times.get("synthesising"), first_clip=times.get("handed"))
-            if "ready" in times:
-                first_byte = clip.latencies.get("first_byte") if clip else None
-                found["first_audio"] = times["synthesising"] + first_byte / 1000 if first_byte else times["ready"]
-            if self.speech != "speaking":
-                found["speech_done"] = max(item.times[item.status] for item in voiced)
+        voiced = [item for item in self.utterances if item.spoken.strip()]
+        times, clip = (voiced[0].times, voiced[0].clip) if voiced else ({}, None)
+        first_byte_ms = clip.latencies.get("first_byte") if clip else None
+        audio = times["synthesising"] + first_byte_ms / 1000 if first_byte_ms else times.get("ready")
+        over = max(item.times[item.status] for item in voiced) if voiced and self.speech != "speaking" else None
+        own = {"first_synthesis": times.get("synthesising"), "first_audio": audio, "first_clip": times.get("handed"), "speech_done": over}
+        found = {**self._times, **own}
         return {name: None if found.get(name) is None else found[name] - self._asked for name in TIMES}
 
     def wait_text(self, timeout: float | None = None) -> bool:
@@ -90,22 +87,25 @@ class Turn(TurnRecord):
 
         Interrupting the kernel ends the waiting, and the turn with its sound, as in `ask()` and `stream()`.
         """
-        self._wait(lambda: self.speech != "speaking" and self.status != "running" or self._is_blocked(), timeout)
+        self._wait(lambda: self.speech != "speaking" and self.status != "running" or self._agent.queue.is_blocked, timeout)
         return self.speech != "speaking" and self.status != "running"
 
-    def _wait(self, condition: Callable[[], bool], timeout: float | None) -> bool:
-        deadline = None if timeout is None else time.monotonic() + timeout
+    def _wait(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
+        deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
         try:
             with self._changed:
-                while not condition():
-                    left = POLL_S if deadline is None else min(POLL_S, deadline - time.monotonic())
-                    if left <= 0:
+                while not self._changed.wait_for(condition, min(POLL_S, deadline - time.monotonic())):
+                    if time.monotonic() >= deadline:
                         return False
-                    self._changed.wait(left)
         except (KeyboardInterrupt, RuntimeError):  # the kernel's Interrupt; at the wrong moment a Condition makes a RuntimeError of it
-            self._interrupt(self)  # no more text and no more sound of this turn
+            self._interrupt()
             raise KeyboardInterrupt from None
         return True
+
+    def _interrupt(self) -> None:
+        """No more text and no more sound of this turn; a newer one has ended it already."""
+        if self is self._agent.turns[-1]:
+            self._agent.interrupt()
 
     def mark(self, name: str) -> None:
         """Note the first time something happened, and wake whoever waits."""
@@ -130,35 +130,26 @@ class Turn(TurnRecord):
 class Stream(Iterator[str], AbstractContextManager):
     """The deltas of a turn as they arrive. Closing it, leaving its `with`, an exception in the loop or losing it interrupts the turn."""
 
-    def __init__(self, turn: Turn, call_soon: Callable[[Callable], None]):
-        self.turn, self._call_soon, self._next = turn, call_soon, 0
+    def __init__(self, turn: Turn):
+        self.turn, self._next = turn, 0
 
     def __next__(self) -> str:
-        turn = self.turn
-        turn._wait(lambda: len(turn.pieces) > self._next or turn.status != "running", None)
-        if self._next < len(turn.pieces):
+        self.turn._wait(lambda: len(self.turn.pieces) > self._next or self.turn.status != "running")
+        if self._next < len(self.turn.pieces):
             self._next += 1
-            return turn.pieces[self._next - 1]
-        if turn.status == "failed":
-            raise TurnFailed(turn.reason or "the turn failed", turn=turn)
+            return self.turn.pieces[self._next - 1]
+        if self.turn.status == "failed":
+            raise TurnFailed(self.turn.reason or "the turn failed", turn=self.turn)
         raise StopIteration
 
     def close(self) -> None:
         """Interrupt the turn if its text still runs."""
         if self.turn.status == "running":
-            self.turn._interrupt(self.turn)
+            self.turn._interrupt()
 
     def __exit__(self, *exc: object) -> None:
         self.close()
 
     def __del__(self) -> None:
         if self.turn.status == "running":  # whoever collects garbage may hold any lock: let the reader thread do it
-            self._call_soon(lambda turn=self.turn: turn._interrupt(turn))
-
-
-def _whole_words(text: str, chars: int) -> str:
-    """The beginning of `text` with `chars` characters that are not white space, back to the end of a word."""
-    begun = re.match(rf"(?:\s*\S){{{chars}}}", text)
-    if begun is None or not text[begun.end() :].strip():
-        return text
-    return begun[0] if text[begun.end()].isspace() else _CUT_WORD.sub("", begun[0]).rstrip()
+            self.turn._agent.connection.call_soon(self.turn._interrupt)
