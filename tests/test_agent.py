@@ -25,9 +25,10 @@ import pytest
 from tests.scripted import Answer, Scripted, delta, response, serving, settings_for
 from tests.support import made_up, scaled, wait_for
 from voicehelper import ConversationAgent, InputError, SilentPlayer, TurnFailed, Voice
-from voicehelper.errors import ConnectionFailed, SettingsError
+from voicehelper.errors import ConnectionFailed, ServerRefused, SettingsError
 from voicehelper.practice.launcher import launch
 from voicehelper.settings import Secret, Settings
+from voicehelper.ssml import billed_characters, create_response_ssml
 
 JOKE = "Tell me a joke about programmers"
 LONG = "Explain queues in a long answer"
@@ -673,3 +674,72 @@ def test_a_verbose_traceback_shows_no_key():
 def assert_hidden(key: str, shown: list[str]) -> None:
     parts = [key[at : at + 8] for at in range(len(key) - 7)]
     assert not [(part, text) for part in parts for text in shown if part in text]
+
+
+# -- configure, cost
+
+
+def test_the_session_is_changed_while_it_lives_and_the_next_answer_obeys(agent):
+    before = agent.session
+    agent.configure(instructions="Answer in one sentence. End with a question.")
+    assert agent.session == dataclasses.replace(before, instructions="Answer in one sentence. End with a question.")
+    assert agent.conversation.session["instructions"] == agent.session.instructions
+    assert agent.ask("What is a queue?").text.rstrip().endswith("?")
+
+
+def test_a_change_the_service_refuses_is_said_and_nothing_has_changed(practice):
+    started = launch(extra=("--tokens-per-second", "600"))
+    try:
+        settings = Settings.practice(started.realtime_url, started.speech_host, Secret(started.key))
+        with ConversationAgent.connect(settings, player=fast(), replace=False) as agent:
+            before, theirs = agent.session, agent.conversation.session
+            url = started.speech_host.replace("ws://", "http://") + "/practice/faults"
+            request = urllib.request.Request(url, b'{"faults": ["one_bad_field"]}', {"api-key": started.key})
+            urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5).close()
+            with pytest.raises(ServerRefused, match="session.practice_fault"):
+                agent.configure(max_output_tokens=20)
+            assert (agent.session, agent.conversation.session) == (before, theirs)
+            agent.configure(max_output_tokens=20)
+            assert agent.ask("Explain queues in a long answer").status == "partial"
+    finally:
+        started.close()
+
+
+@pytest.mark.parametrize(
+    "fields", [{"temperature": 0.8}, {"max_output_tokens": 0}, {"output_modalities": ("text", "audio")}, {"instructions": 5}]
+)
+def test_a_change_no_service_takes_is_refused_before_anything_is_sent(agent, fields):
+    sent = len(agent.events.select(direction="sent"))
+    with pytest.raises(InputError):
+        agent.configure(**fields)
+    assert len(agent.events.select(direction="sent")) == sent
+
+
+def test_a_closed_agent_cannot_be_configured(practice):
+    agent = ConversationAgent.connect(practice, player=fast(), replace=False)
+    agent.close()
+    with pytest.raises(ConnectionFailed):
+        agent.configure(max_output_tokens=20)
+
+
+def test_a_turn_says_what_it_cost_and_the_agent_sums_it_up(agent):
+    turns = []
+    for question in (f"My name is {made_up()}.", "What is my name?"):
+        before = len(log(agent.settings, "synthesis"))
+        turns.append(turn := agent.ask(question))
+        assert turn.wait(30)
+        sent = [entry["body"]["ssml"] for entry in log(agent.settings, "synthesis")[before:]]
+        assert turn.cost.characters == sum(map(billed_characters, sent)) > 0
+        assert turn.cost.input_tokens == turn.usage["input_tokens"] > 0
+        assert turn.cost.output_tokens == turn.usage["output_tokens"] > 0
+    assert agent.cost.input_tokens == sum(turn.cost.input_tokens for turn in turns)
+    assert agent.cost.usd == pytest.approx(sum(turn.cost.usd for turn in turns))
+    assert agent.cost.usd > 0
+
+
+def test_a_turn_that_asked_for_no_speech_is_billed_for_none(agent):
+    turn = agent.ask("Explain queues in a long answer")
+    agent.interrupt()
+    requested = [utterance for utterance in turn.utterances if utterance.attempts]
+    assert turn.cost.characters == sum(billed_characters(create_response_ssml(item.spoken, item.voice)) for item in requested)
+    assert agent.speak_response("Hello.").cost.input_tokens == 0

@@ -38,7 +38,7 @@ WAY = [
 ]
 NOTEBOOK = ["player", "panel", "microphone"]
 PRACTICE = ["launcher", "server", "realtime", "speech", "ssml_reader", "say_as", "voice", "tutor", "faults", "recorder", "ears"]
-PURE = ["conversation", "sentences", "speakable", "ssml", "events", "pictures"]
+PURE = ["conversation", "sentences", "speakable", "ssml", "costs", "events", "pictures"]
 LIMITS = {"voicehelper": 2_000, "notebook": 700, "practice": 1_800}
 LAZY = {("agent/__init__.py", "notebook"), ("agent/live.py", "practice/launcher")}  # one line each, inside a function
 FORBIDDEN = [

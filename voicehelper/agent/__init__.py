@@ -6,6 +6,7 @@ What it does not do: any stage itself. Read it after `conversation` (who speaks)
 One lock guards the conversation and the turns. It is held for microseconds, never while a handler of yours runs, and never across a wait.
 """
 
+import dataclasses
 import queue
 import threading
 import time
@@ -14,6 +15,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from ..conversation import Conversation, Delta, Ended, Outcome, SessionConfig, SessionReady, SessionRefused, Stuck
+from ..costs import Cost
 from ..errors import ConnectionFailed, InputError, ServerRefused, VoiceHelperError
 from ..events import ErrorEvent, Event, EventLog
 from ..player import Player
@@ -97,7 +99,7 @@ class ConversationAgent(AbstractContextManager):
                 before.close()
             player = player or loudspeaker(before and before.player)
             agent = unless_connected.enter_context(cls(settings, session=session, voice=voice, player=player, practice=practice))
-            agent._open()
+            agent._ask_for(agent.session)
             unless_connected.pop_all()
         live.agents()[agent] = replace
         return agent
@@ -155,6 +157,31 @@ class ConversationAgent(AbstractContextManager):
             turn.mark("text_done")
         self._speaker.announce(turn, turn is self.turns[-1])
         return turn
+
+    def configure(self, **fields: Any) -> None:
+        """Change the session while it lives; returns when the service has confirmed it.
+
+        Args:
+            fields: those of `SessionConfig`, such as `instructions="Answer in one sentence."`; the others stay as they are.
+
+        Raises:
+            InputError: a value the service would refuse.
+            ServerRefused, ConnectionFailed: it is not confirmed, and why; the agent then goes on as before.
+        """
+        wanted = dataclasses.replace(self.session, **fields)
+        if self._closed or not self.connection.is_open:
+            raise ConnectionFailed("there is no connection", hint=CONNECT_AGAIN)
+        try:
+            self._ask_for(wanted)
+        except BaseException:
+            self.conversation.config = self.session
+            raise
+        self.session = wanted
+
+    @property
+    def cost(self) -> Cost:
+        """What all turns cost so far: an estimate from list prices (see `costs`)."""
+        return sum((turn.cost for turn in self.turns), Cost())
 
     def interrupt(self) -> None:
         """Stop: no more text and no more sound of what runs now. Waits for nothing; any time, any thread."""
@@ -259,8 +286,12 @@ class ConversationAgent(AbstractContextManager):
 
     # -- inside
 
-    def _open(self) -> None:
+    def _ask_for(self, session: SessionConfig) -> None:
+        """Ask for a session, and return when the service has confirmed it; raises what it says instead."""
         with self._lock:
+            while not self._answers.empty():
+                self._answers.get()
+            self.conversation.config = session
             self.conversation.open()
             self._send()
         try:

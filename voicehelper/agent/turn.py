@@ -12,10 +12,12 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from ..conversation import TurnRecord
+from ..costs import Cost, cost_of
 from ..errors import TurnFailed
 from ..pictures import timeline
 from ..sentences import SentenceSplitter, Unit
 from ..speech import Utterance
+from ..ssml import billed_characters, create_response_ssml
 
 POLL_S = 0.25
 TIMES = ("sent", "first_delta", "first_unit", "first_synthesis", "first_audio", "first_clip", "text_done", "speech_done")
@@ -77,6 +79,13 @@ class Turn(TurnRecord):
         own = {"first_synthesis": times.get("synthesising"), "first_audio": audio, "first_clip": times.get("handed"), "speech_done": over}
         found = {**self._times, **own}
         return {name: None if found.get(name) is None else found[name] - self._asked for name in TIMES}
+
+    @property
+    def cost(self) -> Cost:
+        """What the turn cost: its tokens, and the characters of each request for speech; an estimate from list prices."""
+        spoken = (item for item in self.utterances if item.attempts)
+        characters = sum(item.attempts * billed_characters(create_response_ssml(item.spoken, item.voice)) for item in spoken)
+        return cost_of(self.usage, characters, self._agent.settings.deployment)
 
     def wait_text(self, timeout: float | None = None) -> bool:
         """Wait until the text is complete, whatever its status. False after `timeout` seconds."""
