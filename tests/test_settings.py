@@ -6,6 +6,8 @@ import copy
 import dataclasses
 import json
 import pickle
+import random
+import string
 import traceback
 
 import pytest
@@ -132,6 +134,13 @@ def test_backend_practice_is_practice_even_with_keys():
 def test_backend_azure_without_keys_is_an_error_and_not_a_silent_fallback():
     with pytest.raises(SettingsError, match="AZURE_SPEECH_REGION"):
         load({"VOICEHELPER_BACKEND": "azure"})
+
+
+def test_a_key_in_the_place_of_the_region_is_refused_and_not_shown():
+    for key in ("".join(random.choices("0123456789abcdef", k=32)), "".join(random.choices(string.ascii_letters + string.digits, k=84))):
+        with pytest.raises(SettingsError, match="AZURE_SPEECH_REGION is not a region") as refused:
+            load({**FOUR, "AZURE_SPEECH_REGION": key})
+        assert key not in f"{refused.value!r} {refused.value}"
 
 
 def test_another_backend_is_an_error_that_names_the_two():

@@ -109,7 +109,7 @@ class Settings:
             raise SettingsError(", ".join(f"{name} is {'still a placeholder' if name in values else 'missing'}" for name in missing))
         endpoint, key, speech_key, region = (values[name] for name in REQUIRED)
         region = re.sub(r"\s+", "", region).lower()
-        if not re.fullmatch(r"[a-z0-9]+", region):
+        if not re.fullmatch(r"[a-z0-9]{1,24}", region):  # longer: the key, in the wrong place
             raise SettingsError("AZURE_SPEECH_REGION is not a region", hint="Write it like westeurope: its name without spaces.")
         deployment = values.get("AZURE_OPENAI_DEPLOYMENT") or DEFAULT_DEPLOYMENT
         tier = values.get("AZURE_SPEECH_TIER", "").upper()
