@@ -305,7 +305,8 @@ class ConversationAgent(AbstractContextManager):
         """End what runs, silence what sounds, and make the next turn. With the lock held, so that two askers get one order."""
         if self._closed:
             raise ConnectionFailed("the agent is closed", hint=CONNECT_AGAIN)
-        getattr(self.player, "attend", lambda: None)()  # in the cell that asks: a loudspeaker that is not on the page says how to get there
+        if hasattr(self.player, "attend"):  # in the cell that asks: a loudspeaker that is not on the page says how to get there
+            self.player.attend()
         turn = Turn(self, text, self._hush("a new message came"))
         self.turns.append(turn)
         for old in self.turns[-KEEP_SOUND - 1 : -KEEP_SOUND]:
