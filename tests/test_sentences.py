@@ -95,6 +95,15 @@ def test_every_way_of_cutting_the_text_into_deltas_gives_the_same_units(text, cu
     assert described(split(text, range(len(text)), **options)) == whole
 
 
+@pytest.mark.parametrize("before", ["नमस्ते।", f"{A} walks.", "This is a rather long beginning,", "今天很好，我们去公园散步，"])
+@pytest.mark.parametrize("after", [": ", f"{A} ", "and ", "1 ", "[1] ", "\n"])
+def test_a_mark_before_much_white_space_has_one_verdict(before, after):
+    """A verdict looks at 40 characters of it: at the edge, too, it must not matter where a delta ends."""
+    for count in range(38, 43):
+        text = f"{before}{' ' * count}{after}{B} goes home."
+        assert described(split(text, range(len(text)))) == described(split(text))
+
+
 @forall(markdown, st.integers(8, 300), examples=2000)
 def test_nothing_is_lost_and_nothing_added_white_space_aside(text, size):
     assert ink("".join(split(text, max_chars=size))) == ink(text)

@@ -527,7 +527,7 @@ def test_an_interrupt_at_any_moment_ends_the_old_and_leaves_the_new_alone(room, 
         queue.on_change = lambda utterance, countdown=countdown, moment=moment: moment.set() if next(countdown) <= 0 else None
         old = put_all(queue, utterances(12))
         wait_for(lambda moment=moment, queue=queue: moment.is_set() or queue.join(0))
-        queue.on_change = None
+        queue.on_change = lambda utterance: None
         stoppers = [threading.Thread(target=queue.interrupt) for _ in range(how_often - 1)]
         for stopper in stoppers:
             stopper.start()

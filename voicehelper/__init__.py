@@ -12,8 +12,13 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-_ROWS = json.loads(Path(__file__).with_name("names.json").read_text("utf-8"))
-_HOME = {name: module for module, names in _ROWS.items() for name in names.split()}  # each public name's module
+
+def table(name: str):
+    """The content of one of the data files of this package: `table("prices")`."""
+    return json.loads(Path(__file__).with_name(f"{name}.json").read_text("utf-8"))
+
+
+_HOME = {name: module for module, names in table("names").items() for name in names.split()}  # each public name's module
 __all__ = sorted(_HOME)
 
 

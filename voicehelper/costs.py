@@ -8,15 +8,14 @@ Theory. Each response is paid for the whole conversation before it, so a turn co
 its cache is cheaper, and is part of the input it reports. A response that was cancelled is paid for as well.
 """
 
-import json
 import re
 from dataclasses import astuple, dataclass
 from html import escape
-from pathlib import Path
 
+from . import table
 from .ssml import legal_text
 
-PRICES = json.loads(Path(__file__).with_name("prices.json").read_text("utf-8"))
+PRICES = table("prices")
 
 
 @dataclass(frozen=True)
@@ -70,20 +69,15 @@ def cost_of(usage: dict | None, characters: int, model: str) -> Cost:
 
     Source: OpenAI's reference of `response.done` (`usage`: input includes what is cached); those of the prices are in prices.json.
     """
-    given, cached, made = (_kinds(usage, *places) for places in PRICES["usage"])
-    full = [max(0, count - cheap) for count, cheap in zip(given, cached, strict=True)]
-    counts = [*full, *map(min, given, cached), *made, characters]
+    rows = ([_count(usage, place) for place in places] for places in PRICES["usage"])
+    # those of the total which the details leave out are text
+    given, cached, made = ([max(text, total - audio - image), audio, image] for total, text, audio, image in rows)
+    counts = [*(max(0, count - cheap) for count, cheap in zip(given, cached, strict=True)), *map(min, given, cached), *made, characters]
     known = max((name for name in PRICES["models"] if re.match(re.escape(name) + PRICES["behind"], model.lower())), key=len, default=None)
     prices = [*PRICES["models"][known]["usd"], PRICES["speech"]["usd"]] if known else [None] * len(counts)
     # nothing of what has no price costs nothing; of an unknown model even nothing has no price
     parts = [price and count * price for count, price in zip(counts, prices, strict=True) if count or not known]
     return Cost(sum(given), sum(cached), sum(made), characters, None if None in parts else sum(parts) / 1_000_000, model)
-
-
-def _kinds(usage: dict | None, total: str, details: str) -> list[int]:
-    """Tokens of text, audio and image; those of the total which the details leave out are text."""
-    text, audio, image = (_count(usage, f"{details}.{kind}_tokens") for kind in ("text", "audio", "image"))
-    return [max(text, _count(usage, total) - audio - image), audio, image]
 
 
 def _count(usage: object, place: str) -> int:

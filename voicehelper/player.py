@@ -36,7 +36,7 @@ class Player(Protocol):
 def time_scale() -> float:
     """How much faster than the wall the clip clock runs: VOICEHELPER_TIME_SCALE, 1 if not set."""
     given = os.environ.get("VOICEHELPER_TIME_SCALE", "")
-    return (float(given) if given.replace(".", "", 1).isdecimal() else 1.0) or 1.0
+    return (given.replace(".", "", 1).isdecimal() and float(given)) or 1.0
 
 
 class SilentPlayer:
@@ -95,11 +95,10 @@ class WavPlayer(SilentPlayer):
         super().__init__(clock)
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._pcm: dict[str, bytes] = {}  # what the newest file holds, by its turn
+        self._whole: AudioClip | None = None  # what the newest file holds, as one clip
 
     def _take(self, clip: AudioClip) -> None:
-        turn = clip.utterance.turn_id
-        before = self._pcm.get(turn, b"") if self._end else b""  # after a stop a file begins anew
-        self._pcm = {turn: before + clip.pcm}
-        (self.folder / f"{Path(turn).name}.wav").write_bytes(replace(clip, pcm=self._pcm[turn]).wav)
+        turn, before = clip.utterance.turn_id, self._whole if self._end else None  # after a stop a file begins anew
+        self._whole = replace(clip, pcm=before.pcm + clip.pcm) if before and before.utterance.turn_id == turn else clip
+        (self.folder / f"{Path(turn).name}.wav").write_bytes(self._whole.wav)
         super()._take(clip)

@@ -4,14 +4,12 @@ One sentence: `speakable(unit)` returns the words for the voice, "" when nothing
 What it does not do: escape XML (`ssml` does), cut text (`sentences` does), or translate.
 """
 
-import json
 import re
-from pathlib import Path
 
+from . import table
 from .sentences import words_of
 
-_TABLE = json.loads(Path(__file__).with_name("speakable.json").read_text("utf-8"))
-_RULES = [(rule.get("kinds"), re.compile(rule["find"]), rule["say"]) for rule in _TABLE["rules"]]
+_RULES = [(rule.get("kinds"), re.compile(rule["find"]), rule["say"]) for rule in table("speakable")["rules"]]
 
 
 def speakable(unit: str, language: str = "en") -> str:
@@ -25,12 +23,7 @@ def speakable(unit: str, language: str = "en") -> str:
         Plain text without Markdown signs and emoji; "" when no letter or digit is left.
     """
     kind, text, words = getattr(unit, "kind", "prose"), unit, words_of(language)
-    if kind == "code":  # said once for each fence: a long one comes in several units
-        return f"{words['code']}." if re.match("(?s)(?:```|~~~).*[^`~]", unit) else ""
     for kinds, find, say in _RULES:
         if not kinds or kind in kinds:
             text = find.sub(say.format_map(words), text)
-    text = " ".join(text.split())
-    if not any(map(str.isalnum, text)):
-        return ""
-    return f"{text}." if kind in ("heading", "item") and text[-1].isalnum() else text  # a full stop is a pause
+    return " ".join(text.split()) if any(map(str.isalnum, text)) else ""

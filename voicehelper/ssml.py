@@ -8,22 +8,21 @@ Source of element names and ranges: Azure Speech, "Speech Synthesis Markup Langu
 ssml_rules.json names the page of each rule.
 """
 
-import json
 import re
 import xml.etree.ElementTree as ET
 from collections import namedtuple
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from pathlib import Path
 from xml.parsers import expat
 
+from . import table
 from .errors import InputError
 
 MAX_BYTES = 64 * 1024  # Azure's limit for one request over the socket
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_RULES = json.loads(Path(__file__).with_name("ssml_rules.json").read_text("utf-8"))
-_ELEMENTS, _VALUES, _WORDS = (_RULES[table] for table in ("elements", "values", "words"))
+_RULES = table("ssml_rules")
+_ELEMENTS, _VALUES, _WORDS = (_RULES[name] for name in ("elements", "values", "words"))
 _Event = namedtuple("_Event", "kind name attributes within line column byte")
 
 
@@ -53,14 +52,11 @@ class Voice:
     role: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+){2,3}(:[A-Za-z0-9]+)?", self.name):
-            raise InputError(f"{self.name!r} is not the name of a voice", hint='Write it like "en-US-AriaNeural".')
-        for name, low, high in (("rate", 0.5, 2), ("pitch", -50, 50), ("volume", 0, 100), ("style_degree", 0.01, 2)):
-            value, ssml = getattr(self, name), ", or SSML as a string" if name != "style_degree" else ""
-            if not (value is None or isinstance(value, str) and ssml or isinstance(value, (int, float)) and low <= value <= high):
-                raise InputError(f"{name}={value!r} can't be used", hint=f"Give a number from {low} to {high}{ssml}.")
-        if not all(isinstance(value, (str, type(None))) for value in (self.style, self.role)):
-            raise InputError("style and role are strings", hint='Write them like style="cheerful".')
+        for name, rule in _RULES["fields"].items():
+            value, (low, high) = getattr(self, name), rule["numbers"]
+            is_text = isinstance(value, str | None) and re.fullmatch(rule["text"], value or "")
+            if not (is_text or isinstance(value, (int, float)) and low <= value <= high):
+                raise InputError(f"{name}={value!r} can't be used", hint=rule["hint"])
 
     @classmethod
     def calm(cls, name: str = "en-US-AriaNeural") -> "Voice":
@@ -243,9 +239,8 @@ def billed_characters(document: str) -> int:
     Raises:
         InputError: the document is no string, or not well-formed.
     """
-    events, written, unbilled = _read(document), document.encode("utf-8", "surrogatepass"), _RULES["unbilled"]["in"]
+    events, written, free = _read(document), document.encode("utf-8", "surrogatepass"), _RULES["unbilled"]["in"]
     if events[-1].kind == "fault":
         raise InputError(f"this document can't be read: {events[-1].name}", hint="check_ssml(document) says where, and how to repair it.")
-    billed = (written[at.byte : after.byte] for at, after in pairwise(events) if at.name not in unbilled.get(at.within.name, ()))
-    body = b"".join(billed).decode()
+    body = b"".join(written[at.byte : after.byte] for at, after in pairwise(events) if at.name not in free.get(at.within.name, ())).decode()
     return len(body) + len(re.findall("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]", body))

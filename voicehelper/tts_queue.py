@@ -27,16 +27,34 @@ from .player import Player
 from .speech import AudioClip, Synthesizer, Utterance
 
 OUTSIDE = 2  # one playing, one ready
-READY = 20  # clips that may wait for a player that is blocked
+READY = 20  # clips that may wait behind the front of the line, such as for a player that is blocked
 CHARS_PER_S = 15.0  # a rough pace of speech, to estimate what is not synthesised yet
-POLL_S = 0.02  # while something sounds
-IDLE_S = 0.25
+POLL_S, IDLE_S = 0.02, 0.25  # between two looks: while something sounds, and else
 EPSILON_S = 0.002
 ATTEMPTS, PAUSE_S = 2, 0.5
 SYNTHESIS_S = 30.0  # for one attempt; the voice's own deadlines come first
 FREE_TIER, PERIOD_S = 18, 60.0  # requests a period; Azure's F0 allows 20, and the SDK may repeat one by itself
-_THROTTLED = re.compile(r"\b4?429\b|TooManyRequests")
 _log = logging.getLogger("voicehelper")
+
+
+def guarded(function: Callable, *arguments: object, failed: Callable = _log.exception, caught: type = Exception):
+    """Call what others wrote. What goes wrong in it is given to `failed`, by default the log, and ends nothing of ours."""
+    try:
+        return function(*arguments)
+    except caught as error:
+        return failed(error)
+
+
+def wait_until(reached: Callable[[], object], changed: threading.Condition, timeout: float | None) -> bool:
+    """Wait until it is reached, and say whether it is, at the latest after `timeout` seconds; `changed` is notified when it may be.
+
+    Looks up every 0.25 s: only so does the kernel's Interrupt get through on every system.
+    """
+    deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
+    with changed:
+        while not (over := reached()) and (left := deadline - time.monotonic()) > 0:
+            changed.wait(min(IDLE_S, left))
+        return bool(over)
 
 
 class TTSQueue:
@@ -58,11 +76,11 @@ class TTSQueue:
     def __init__(self, synthesizer: Synthesizer, player: Player, *, workers: int = 2, clock: Callable[[], float] = time.monotonic):
         self._synthesizer, self._player, self._clock = synthesizer, player, clock
         self.generation = 0
-        self.on_change: Callable[[Utterance], None] | None = None
+        self.on_change: Callable[[Utterance], object] = lambda utterance: None
         self._line: deque[Utterance] = deque()  # everything not final and not handed over, in order of the text
         self._outside: deque[Utterance] = deque()  # handed over, not over yet, in order
         self.is_blocked = self.is_limited = self._closed = False
-        self._stopping = 0  # interrupts on their way to the player: nothing new is handed over until they are there
+        self._stopping: set[int] = set()  # threads whose interrupt is on its way to the player: nothing new is handed over meanwhile
         self._requests: deque[float] = deque(maxlen=FREE_TIER)  # when the latest ones began
         self._wake = threading.Condition()  # guards all of the above (a list() of one needs no lock); notified whenever one of them changed
         self._moved: dict[int, list[Utterance]] = {}  # by thread: what it has moved and not yet told
@@ -92,28 +110,24 @@ class TTSQueue:
             The new generation.
         """
         self._listen()  # what was heard is spoken
-        try:  # also a KeyboardInterrupt in here must not leave `_stopping` behind
+        try:  # also a KeyboardInterrupt in here must not leave anything in `_stopping`
+            self._stopping.add(threading.get_ident())
             with self._wake:
                 generation = self.generation = self.generation + 1
-                self._stopping += 1
                 for utterance in [*self._outside, *self._line]:
                     self._move(utterance, "cancelled", reason)
                 self.is_blocked = False
+                self._wake.notify_all()  # also when there was nothing to cancel: close() waits for the threads
             self._player.stop()
         finally:
-            with self._wake:
-                self._stopping = max(0, self._stopping - 1)
-                self._wake.notify_all()
+            self._stopping.discard(threading.get_ident())
         self._tell()
         return generation
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until every utterance is final. False after `timeout` seconds, or when the player is blocked and nothing can sound."""
-        deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
-        with self._wake:
-            while (waiting := self._line or self._outside) and not self.is_blocked and (left := deadline - time.monotonic()) > 0:
-                self._wake.wait(min(IDLE_S, left))
-            return not waiting
+        wait_until(lambda: self.is_blocked or not (self._line or self._outside), self._wake, timeout)
+        return not (self._line or self._outside)
 
     def close(self, timeout: float = 2.5) -> None:
         """Drop everything and end the threads. Idempotent."""
@@ -133,37 +147,31 @@ class TTSQueue:
 
     def tts_worker(self) -> None:
         """One synthesis thread: take the next queued utterance, make its clip, until close()."""
-        try:
-            self._synthesizer.prepare()
-        except Exception:
-            pass  # it has none, or the first utterance will say why, where a learner sees it
+        # if that fails, it has none, or the first utterance will say why, where a learner sees it
+        guarded(lambda: self._synthesizer.prepare(), failed=lambda error: None)
         while (utterance := self._take()) is not None:
             self._tell()
             clip, status, reason = self._synthesize(utterance)
             with self._wake:
                 if not utterance.is_final:  # else it was interrupted meanwhile: the clip is dropped here
-                    utterance.clip = clip
+                    utterance.clip, utterance.duration_s = clip, clip.duration_s if clip else 0.0
                     self._move(utterance, status, reason)
             self._tell()
 
     def _take(self) -> Utterance | None:
+        """The next one whose request may be made: not in the pause after a refusal, not faster than the free tier allows, not too far ahead."""
         with self._wake:
             while not self._closed:
-                ahead = sum(item.status == "ready" for item in self._line)
-                found = next((item for item in self._line if item.status == "queued" and self._is_due(item)), None)
-                if found is not None and (ahead < READY or found is self._line[0]):  # the front may be there for the second time
-                    self._requests.append(self._clock())
-                    found.attempts += 1
-                    self._move(found, "synthesising")
-                    return found
+                now = self._clock()
+                full = self.is_limited and len(self._requests) == FREE_TIER and now < self._requests[0] + PERIOD_S
+                for item in [] if full else list(self._line)[: READY + 1]:
+                    if item.status == "queued" and now >= item.times.get("queued", now) + PAUSE_S * item.attempts:
+                        self._requests.append(now)
+                        item.attempts += 1
+                        self._move(item, "synthesising")
+                        return item
                 self._wake.wait(IDLE_S)
         return None
-
-    def _is_due(self, utterance: Utterance) -> bool:
-        """May its request be made now? Not in the pause after a refusal, and not faster than the free tier allows."""
-        now = self._clock()
-        full = self.is_limited and len(self._requests) == FREE_TIER and now < self._requests[0] + PERIOD_S
-        return not full and now >= utterance.times.get("queued", now) + PAUSE_S * utterance.attempts
 
     def _synthesize(self, utterance: Utterance) -> tuple[AudioClip | None, str, str | None]:
         """The clip and the status that follows. Only what was refused before any sound is queued again (the voice says so: `retryable`)."""
@@ -174,7 +182,7 @@ class TTSQueue:
             return None, "cancelled", error.message
         except BaseException as error:  # whatever a voice does, the text and the other sentences go on
             reason = str(error) if isinstance(error, SpeechFailed) else f"{type(error).__name__}: {error}"
-            self.is_limited = self.is_limited or bool(_THROTTLED.search(reason))
+            self.is_limited |= bool(re.search(r"\b4?429\b|TooManyRequests", reason))
             again = isinstance(error, SpeechFailed) and error.retryable
             if again and utterance.attempts < ATTEMPTS:
                 return None, "queued", reason
@@ -182,12 +190,12 @@ class TTSQueue:
 
     def _overdue(self) -> None:
         """Give up what a voice has worked on for too long, and what a KeyboardInterrupt in the middle of `interrupt()` has left behind."""
-        now, late = self._clock(), f"the voice needed more than {SYNTHESIS_S:.0f} s"
+        now = self._clock()
         for item in [*self._outside, *self._line]:
             if item.is_final or item.generation < self.generation:
                 self._move(item, "cancelled", "interrupted")
             elif item.status == "synthesising" and now - item.times["synthesising"] > SYNTHESIS_S:
-                self._move(item, "failed", late)
+                self._move(item, "failed", f"the voice needed more than {SYNTHESIS_S:.0f} s")
 
     # -- delivery
 
@@ -216,11 +224,8 @@ class TTSQueue:
         return self._outside[-1].clip
 
     def _pending(self) -> float:
-        try:
-            return self._player.pending_s
-        except Exception:  # a clock that fails once must not end the thread: nothing is over until it answers
-            _log.exception("the player's clock failed")
-            return float("inf")
+        # a clock that fails once must not end the thread: nothing is over until it answers
+        return float("inf") if (left := guarded(lambda: self._player.pending_s)) is None else left
 
     def _listen(self) -> None:
         """Settle what the player's clock shows: with so many seconds to go, the earlier ones of the clips it had before are over."""
@@ -229,31 +234,28 @@ class TTSQueue:
         with self._wake:
             for item in handed:
                 left += item.clip.duration_s  # until the end of this one
-                if self.is_blocked or item.is_final:
-                    continue
-                item.heard_s = max(item.heard_s, item.clip.duration_s - max(0.0, left))
-                if left <= EPSILON_S:
-                    self._move(item, "spoken")
-                elif left < item.clip.duration_s and item.status == "ready":
-                    self._move(item, "playing")
+                if not (self.is_blocked or item.is_final):
+                    item.heard_s = max(item.heard_s, item.clip.duration_s - max(0.0, left))
+                    if left <= EPSILON_S:
+                        self._move(item, "spoken")
+                    elif left < item.clip.duration_s and item.status == "ready":
+                        self._move(item, "playing")
 
     def _report(self, utterance: Utterance, what: str, heard_s: float) -> None:
         """The player says what really happened; it may come late, when a cell is over."""
         with self._wake:
-            if utterance not in self._outside:
-                return
-            self.is_blocked, utterance.heard_s = what == "blocked", heard_s
-            while what == "started" and self._outside[0] is not utterance:  # the report of its end was lost, or comes later
-                self._move(self._outside[0], "spoken")
-            status = {"started": "playing", "blocked": "ready"}.get(what, "spoken" if heard_s else "failed")
-            self._move(utterance, status, "the page could not play it" if status == "failed" else None)
+            if utterance in self._outside:
+                self.is_blocked, utterance.heard_s = what == "blocked", heard_s
+                while what == "started" and self._outside[0] is not utterance:  # the report of its end was lost, or comes later
+                    self._move(self._outside[0], "spoken")
+                status = {"started": "playing", "blocked": "ready"}.get(what, "spoken" if heard_s else "failed")
+                self._move(utterance, status, "the page could not play it" if status == "failed" else None)
         self._tell()
 
     def _move(self, utterance: Utterance, status: str, reason: str | None = None) -> None:
         """The one place where a status changes, with `_wake` held: nothing final stays in a list, and whoever waits looks again."""
         if not utterance.is_final:
-            utterance.times[status], utterance.reason = self._clock(), reason
-            utterance.status = status
+            utterance.times[status], utterance.reason, utterance.status = self._clock(), reason, status
         if utterance.status == "spoken" and utterance.clip is not None:
             utterance.heard_s = utterance.clip.duration_s
         for place in (self._line, self._outside):
@@ -265,8 +267,4 @@ class TTSQueue:
     def _tell(self) -> None:
         """Tell what this thread has moved, without the lock."""
         for utterance in self._moved.pop(threading.get_ident(), ()):
-            try:
-                if self.on_change is not None:
-                    self.on_change(utterance)
-            except Exception:
-                _log.exception("on_change failed")
+            guarded(self.on_change, utterance)
