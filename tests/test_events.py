@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import random
 import threading
+from typing import get_args
 
 import pytest
 
-from voicehelper.events import TYPES, EventLog, TextDelta, Unknown, parse, redact
+from voicehelper.errors import InputError
+from voicehelper.events import TYPES, Event, EventLog, ItemEvent, TextDelta, Unknown, parse, redact
 from voicehelper.settings import Secret
 
-from .support import forall, made_up, made_up_key, openai_faults, scaled, shows, st, wait_for
+from .scripted import Scripted, serving, settings_for
+from .support import NO_OPENAI, forall, made_up, made_up_key, openai_faults, scaled, shows, st, wait_for
 
 ITEM = {"id": "item_1", "object": "realtime.item", "type": "message", "status": "completed", "role": "user", "content": []}
 RESPONSE = {"id": "resp_1", "object": "realtime.response", "status": "in_progress", "output": []}
@@ -22,6 +27,7 @@ SERVER = {
     "session.updated": {"session": {"type": "realtime", "output_modalities": ["text"]}},
     "conversation.item.added": {"previous_item_id": "item_0", "item": ITEM},
     "conversation.item.done": {"previous_item_id": None, "item": ITEM},
+    "conversation.item.created": {"previous_item_id": "item_0", "item": ITEM},
     "response.created": {"response": RESPONSE},
     "response.output_item.added": {**ITEM_PLACE, "item": {**ITEM, "role": "assistant"}},
     "response.output_item.done": {**ITEM_PLACE, "item": {**ITEM, "role": "assistant"}},
@@ -33,7 +39,15 @@ SERVER = {
     "rate_limits.updated": {"rate_limits": [{"name": "tokens", "limit": 100, "remaining": 99, "reset_seconds": 0.5}]},
     "error": {"error": {"type": "invalid_request_error", "message": "no", "event_id": "ask_1"}},
 }
-every_type = pytest.mark.parametrize("type", TYPES)
+every_type = pytest.mark.parametrize("type", SERVER)
+OLDER = {"response.text.delta": {**PLACE, "delta": "Hel"}, "conversation.item.created": {"previous_item_id": "item_0", "item": ITEM}}
+
+
+def listed(dialect: str) -> list[str]:
+    """The types of all server events in openai's own package; `dialect` is "" or "beta."."""
+    module = pytest.importorskip(f"openai.types.{dialect}realtime.realtime_server_event", reason=NO_OPENAI)
+    union = get_args(module.RealtimeServerEvent)[0]
+    return [get_args(model.model_fields["type"].annotation)[0] for model in get_args(union)]
 
 
 def event(type: str) -> dict:
@@ -47,6 +61,58 @@ def declared(cls) -> list[dataclasses.Field]:
 @every_type
 def test_the_samples_of_this_file_are_events_by_openai_s_own_types(type):
     assert openai_faults(event(type), "server") == []
+
+
+def test_every_kind_of_event_has_a_sample_in_this_file():
+    assert {type for type, kind in TYPES.items() if kind is not Event} <= {*SERVER, *OLDER}
+
+
+@pytest.mark.parametrize("dialect", ["", "beta."], ids=["GA", "the older dialect"])
+def test_no_type_of_openai_s_own_list_is_unknown(dialect):
+    types = listed(dialect)
+    assert len(types) > 30
+    for type in types:
+        body = {"type": type, "event_id": f"event_{made_up()}", "more": [made_up()]}
+        parsed = parse(json.dumps(body))
+        assert not isinstance(parsed, Unknown), type
+        assert (parsed.type, parsed.event_id, parsed.raw) == (type, body["event_id"], body)
+
+
+def test_a_listed_type_without_a_kind_of_its_own_is_a_plain_event():
+    assert parse({"type": "input_audio_buffer.speech_started", "audio_start_ms": 5}).__class__ is Event
+
+
+@pytest.mark.parametrize(("type", "kind"), [("response.text.delta", TextDelta), ("conversation.item.created", ItemEvent)])
+def test_the_older_dialect_s_spelling_of_a_kind_is_that_kind(type, kind):
+    assert type in listed("beta.")
+    parsed = parse({"type": type, "event_id": "e", **OLDER[type]})
+    assert parsed.__class__ is kind
+    assert {field.name: getattr(parsed, field.name) for field in declared(kind)} == {
+        field.name: OLDER[type][field.name] for field in declared(kind)
+    }
+
+
+def test_an_answer_of_a_server_with_the_older_names_is_received_whole():
+    from voicehelper.agent import ConversationAgent
+    from voicehelper.player import SilentPlayer
+
+    words = [made_up() + " " for _ in range(5)]
+
+    def answer(server, number):
+        server.say({"type": "conversation.item.created", "item": {**ITEM, "id": "item_7"}})
+        server.say({"type": "response.created", "response": RESPONSE})
+        for word in words:
+            server.say({"type": "response.text.delta", **PLACE, "delta": word})
+        server.say({"type": "response.text.done", **PLACE, "text": "".join(words)})
+        server.say({"type": "response.done", "response": {**RESPONSE, "status": "completed"}})
+
+    with serving(Scripted, on_ask=answer) as port:
+        agent = ConversationAgent.connect(settings_for(port), player=SilentPlayer(), replace=False)
+        with agent:
+            turn = agent.ask(made_up())
+        assert (turn.status, turn.text) == ("done", "".join(words))
+        assert "item_7" in [item["id"] for item in agent.conversation.items]
+        assert agent.events.unknown == {}
 
 
 @every_type
@@ -130,6 +196,85 @@ def test_parse_never_raises_whatever_a_known_event_holds(type, fields):
 
 
 # -- the log
+
+
+def test_the_log_counts_what_is_unknown_by_type_also_what_has_fallen_out():
+    log, news = EventLog(maxlen=2), [f"{made_up()}.news" for _ in range(3)]
+    came = random.choices([*news, "response.done", "input_audio_buffer.committed"], k=50)
+    for type in came:
+        log.add("received", {"type": type})
+        log.add("sent", {"type": type})
+    assert log.unknown == {type: came.count(type) for type in news if type in came}
+    assert len(log) == 2
+
+
+def test_a_malformed_event_and_a_frame_that_is_none_count_as_unknown():
+    log = EventLog()
+    for frame in ('{"type": "response.created", "response": 5}', "{", "[]"):
+        log.add("received", parse(frame).raw)
+    assert log.unknown == {"response.created": 1, "": 2}
+
+
+def test_a_key_in_the_place_of_a_type_is_masked_there_too():
+    key = made_up_key()
+    log = EventLog(mask=Secret(key).mask)
+    entry = log.add("received", {"type": key})
+    assert not shows(repr(log.unknown) + repr(entry), key)
+
+
+def test_the_log_is_saved_as_json_lines_that_hold_every_field_of_every_entry(tmp_path):
+    key, texts = made_up_key(), [made_up(), "日本 🎈 é", "\ud83d", "a\nb\r\u2028\u0085c", '"\\']
+    log = EventLog(mask=Secret(key).mask)
+    for number, text in enumerate(texts):
+        log.add(("sent", "received")[number % 2], {"type": "x.y", "text": text, "key": key}, (None, "turn_1")[number % 2])
+    path = log.save(str(tmp_path / "events.jsonl"))
+    assert path == tmp_path / "events.jsonl"
+    content = path.read_bytes()
+    assert not shows(content.decode(), key)
+    lines = content.decode("utf-8").splitlines()
+    assert [json.loads(line)["body"]["text"] for line in lines] == texts
+    assert [json.loads(line) for line in lines] == [
+        {"at": entry.at, "direction": entry.direction, "type": entry.type, "turn": entry.turn, "body": entry.body} for entry in log
+    ]
+    assert list(json.loads(lines[0])) == ["at", "direction", "type", "turn", "body"]
+
+
+def test_an_empty_log_is_saved_as_an_empty_file_with_the_usual_mode(tmp_path):
+    (tmp_path / "other").touch()
+    path = EventLog().save(tmp_path / "none.jsonl")
+    assert path.read_bytes() == b""
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["none.jsonl", "other"]
+
+
+@pytest.mark.parametrize("place", ["nowhere/log.jsonl", "folder"])
+def test_a_log_that_cannot_be_saved_is_an_input_error_and_leaves_nothing_behind(tmp_path, place):
+    (tmp_path / "folder").mkdir()
+    log = EventLog()
+    log.add("sent", {"type": "x"})
+    with pytest.raises(InputError, match=place) as caught:
+        log.save(tmp_path / place)
+    assert caught.value.hint
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["folder"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no RLIMIT_FSIZE on Windows")
+def test_on_a_full_disk_the_file_of_the_last_save_stays_as_it_was(tmp_path):
+    resource, signal = pytest.importorskip("resource"), pytest.importorskip("signal")
+    log, path = EventLog(), tmp_path / "log.jsonl"
+    log.add("sent", {"type": made_up()})
+    before = log.save(path).read_bytes()
+    log.add("sent", {"type": "x", "text": "y" * 100_000})
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(InputError):
+            log.save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["log.jsonl"]
 
 
 def test_the_log_keeps_order_direction_type_turn_and_time():
