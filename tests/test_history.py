@@ -22,6 +22,7 @@ import pytest
 from voicehelper import ConversationAgent, SilentPlayer
 from voicehelper.conversation import Conversation, TurnRecord
 from voicehelper.errors import InputError
+from voicehelper.events import parse
 from voicehelper.history import load, save, to_markdown
 
 from .support import forall, limit, made_up, scaled, shows, st, wait_for
@@ -134,8 +135,13 @@ def test_a_turn_that_still_runs_is_not_saved_and_not_harmed(tmp_path):
 
 
 def test_a_loaded_conversation_goes_on(tmp_path):
+    """It asks for a session, tells it what was said, and waits for it before it asks anything."""
     conversation = load(save(talk(), tmp_path / "talk.json"))
+    conversation.open()
     asked = conversation.begin(TurnRecord("turn_next", sentence()))
+    types = [message["type"] for message, _ in conversation.outgoing()]
+    assert types[0] == "session.update" and set(types[1:]) == {"conversation.item.create"}
+    conversation.receive(parse({"type": "session.updated", "session": conversation.config.to_event()["session"]}))
     assert [message["type"] for message, _ in conversation.outgoing()] == ["conversation.item.create", "response.create"]
     assert conversation.turns[-1] is asked
     assert len(conversation.turns) == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import socket
 import threading
@@ -51,6 +53,12 @@ def test_each_refusal_at_the_handshake_has_its_own_error(status, body, headers, 
     assert error.retryable == (kind is RateLimited or status == 503)
     if status == 429:
         assert "7 s" in error.hint
+
+
+def test_a_service_that_names_a_date_instead_of_seconds_is_not_quoted():
+    """Retry-After may be either."""
+    with serving(Answer, status=429, headers={"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}) as port:
+        assert "1999" not in str(refusal(settings_for(port, KEY)))
 
 
 def test_a_redirect_is_not_followed_and_the_key_is_not_sent_there():
@@ -144,7 +152,7 @@ def test_close_ends_both_threads_at_once_even_when_the_server_never_answers(prac
     """A connection whose server is silent closes within the deadline; twice is once."""
     before = threading.active_count()
     with serving(Scripted) as port:
-        connection = RealtimeConnection(settings_for(port), on_event=lambda _: None, on_tick=lambda: None, on_closed=lambda *_: None)
+        connection = RealtimeConnection(settings_for(port))
         assert connection.is_open
         connection.close()
         connection.close()
@@ -156,7 +164,7 @@ def test_the_writer_thread_survives_many_senders():
     """Messages of several threads arrive whole, in the order of each sender."""
     received = []
     with serving(Scripted, received=received) as port:
-        connection = RealtimeConnection(settings_for(port), on_event=lambda _: None, on_tick=lambda: None, on_closed=lambda *_: None)
+        connection = RealtimeConnection(settings_for(port))
         senders = [
             threading.Thread(
                 target=lambda who=who: [
@@ -171,3 +179,32 @@ def test_the_writer_thread_survives_many_senders():
         connection.close()
     for who in range(4):
         assert [event["n"] for event in received if event["who"] == who] == list(range(50))
+
+
+def test_a_network_that_takes_nothing_for_a_second_is_waited_for():
+    """A long message through small buffers: it arrives whole, although reading has a timeout of 0.25 s."""
+    received, closed, over = [], [], threading.Event()
+
+    def slow_peer(listener):
+        stream, _ = listener.accept()
+        with stream, stream.makefile("rb") as lines:
+            head = dict(line.split(b": ", 1) for line in iter(lambda: lines.readline().strip(), b"") if b": " in line)
+            accept = base64.b64encode(hashlib.sha1(head[b"Sec-WebSocket-Key"] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+            upgrade = b"HTTP/1.1 101 Yes\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+            stream.sendall(upgrade + accept + b"\r\n\r\n")
+            threading.Event().wait(1)
+            received.append(lines.read(400_000))
+            over.wait(10)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer = threading.Thread(target=slow_peer, args=(listener,), daemon=True)
+        peer.start()
+        connection = RealtimeConnection(settings_for(listener.getsockname()[1]), closed=lambda *why: closed.append(why))
+        connection._ws.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+        connection.send({"x": "y" * 400_000})
+        wait_for(lambda: received or closed, 10)
+        assert closed == [] and len(received[0]) == 400_000
+        over.set()
+        connection.close()
+        peer.join(10)

@@ -114,6 +114,21 @@ def test_what_the_service_refuses_is_a_failure_with_its_reason(spoken):
     assert spoken.synthesize(say("Hello."), never).pcm
 
 
+@pytest.mark.parametrize("moment", ["__init__", "say"])
+def test_what_the_sdk_itself_raises_is_a_failure_in_words_without_the_key(spoken, practice, monkeypatch, moment):
+    """At its start or in a request; nothing in the queue needs to know its kinds of errors."""
+
+    def fail(*args):
+        raise RuntimeError(f"code 0x5 for key {practice.speech_key.reveal()}")
+
+    monkeypatch.setattr(speech._Line, moment, fail)
+    with pytest.raises(SpeechFailed, match="code 0x5") as caught:
+        spoken.synthesize(say("Hello."), never)
+    assert not caught.value.retryable and practice.speech_key.reveal() not in str(caught.value)
+    monkeypatch.undo()
+    assert spoken.synthesize(say("Hello."), never).pcm
+
+
 def test_after_close_nothing_is_spoken_and_its_threads_are_gone(practice):
     psutil = pytest.importorskip("psutil", reason="psutil is not installed: pip install -e '.[test]'")
     threads = psutil.Process().num_threads()

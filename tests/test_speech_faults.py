@@ -539,7 +539,8 @@ def test_one_sentence_of_five_meets_a_fault_and_the_others_are_spoken_in_order(m
 
 
 @pytest.mark.parametrize(
-    ("refusals", "status", "limited", "reason"), [(1, "spoken", False, None), (2, "spoken", True, None), (99, "failed", True, "429")]
+    ("refusals", "status", "limited", "reason"),
+    [(1, "spoken", False, None), (2, "spoken", True, None), (99, "failed", True, "TooManyRequests")],
 )
 def test_a_service_that_answers_429_to_the_next_connection(made, spoken, script, refusals, status, limited, reason):
     """Once: the SDK repeats by itself; twice: the queue tries again; always: that sentence fails, and the next one connects again."""

@@ -4,6 +4,10 @@ One sentence: whoever catches `VoiceHelperError` catches all of ours, can show `
 What it does not do: print, log, or retry anything.
 """
 
+import re
+
+from . import table
+
 
 class VoiceHelperError(Exception):
     """The root of the tree.
@@ -19,9 +23,9 @@ class VoiceHelperError(Exception):
     retryable = False
 
     def __init__(self, message: str, *, hint: str | None = None, retryable: bool | None = None, turn=None):
+        message, _, said = message.partition(" → ")  # a reason may bring its own hint
         super().__init__(message)
-        self.message, self.turn = message, turn
-        self.hint = hint or self.hint
+        self.message, self.turn, self.hint = message, turn, hint or said or self.hint
         self.retryable = self.retryable if retryable is None else retryable
 
     def __str__(self) -> str:
@@ -92,3 +96,14 @@ class SpeechCancelled(VoiceHelperError):
     """Synthesis was stopped because nobody wants to hear it any more."""
 
     hint = "Nothing to do: an interrupt or a new question stopped it."
+
+
+def refusal(signs: str, **words: object) -> VoiceHelperError:
+    """The error for what a service or a library says: the first row of refusals.json that fits.
+
+    Args:
+        signs: a status and a body, or a name and a message.
+        words: what the sentences of the table ask for, and perhaps a better `hint`.
+    """
+    row = next(row for row in table("refusals") if re.match(row["when"], signs, re.IGNORECASE | re.DOTALL))
+    return globals()[row["error"]](row["words"].format(**words), hint=words.get("hint") or row.get("hint"), retryable=row.get("retryable"))

@@ -54,13 +54,12 @@ def save(conversation: Conversation, path: str | os.PathLike) -> Path:
                 json.dump({"version": 1, "saved": str(datetime.now(UTC)), "turns": turns}, out, ensure_ascii=False, indent=1)
                 out.flush()
                 os.fsync(out.fileno())
-            os.replace(new, path)
+            return new.replace(path)
         finally:
             for left in (lock, new, *path.parent.glob(f"{path.stem}.{'?' * 12}.tmp")):  # also what a killed process left
                 left.unlink(missing_ok=True)
     except (OSError, RecursionError, ValueError) as error:
         raise InputError(f"{path} is not saved ({error})", hint="Nothing is lost: make space, wait, or save in another place.") from error
-    return path
 
 
 def load(path: str | os.PathLike) -> Conversation:

@@ -14,21 +14,18 @@ import wave
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from .errors import SpeechCancelled, SpeechFailed, VoiceHelperError
-from .settings import Settings
+from .errors import InputError, SpeechCancelled, SpeechFailed, refusal
+from .settings import Settings, certificates, proxy
 from .speakable import speakable
 from .ssml import Voice, create_response_ssml
 
 SAMPLE_RATE = 24_000
-FIRST_BYTE_S = 18.0  # design §5.10; the SDK's own limits below come first
-WHOLE_S = 28.0
-STOP_S = 2.0
+FIRST_BYTE_S, WHOLE_S = 18.0, 28.0  # design §5.10; the SDK's own limits below come first
+STOP_S = 1.0  # for the service to begin, and again to stop
 POLL_S = 0.02
 REACH = 400  # characters of a link that may stand between two spoken words
-RETRYABLE = ("TooManyRequests", "ConnectionFailure")  # and only before any sound: else a sentence would begin twice
 SIGNALS = ("synthesis_started", "synthesizing", "synthesis_completed", "synthesis_canceled", "synthesis_word_boundary")
 LATENCIES = {"first_byte": "FirstByte", "finish": "Finish", "connection": "Connection", "network": "Network", "service": "Service"}
 
@@ -48,9 +45,9 @@ class Utterance:
     Attributes:
         status: queued, synthesising, ready, playing, then exactly one of spoken, cancelled, failed.
         reason: why it was cancelled or failed.
-        clip: its sound, once ready.
+        clip: its sound, once ready; that of old turns is let go.
         attempts: how many requests were made for it.
-        heard_s: seconds of it that were heard.
+        heard_s, duration_s: seconds of it that were heard, and that there are.
         times: when each status was reached, in the queue's clock.
     """
 
@@ -59,9 +56,8 @@ class Utterance:
         self.voice: Voice = voice or Voice()
         self.language: str = language or self.voice.language
         self.spoken: str = speakable(text, self.language) if spoken is None else spoken
-        self.status, self.reason = "queued", None
+        self.status, self.reason, self.attempts, self.heard_s, self.duration_s = "queued", None, 0, 0.0, 0.0
         self.clip: AudioClip | None = None
-        self.attempts, self.heard_s = 0, 0.0
         self.times: dict[str, float] = {}
 
     @property
@@ -100,8 +96,7 @@ class AudioClip:
     @property
     def wav(self) -> bytes:
         """A WAV file, for `IPython.display.Audio`."""
-        out = io.BytesIO()
-        with wave.open(out, "wb") as file:
+        with wave.open(out := io.BytesIO(), "wb") as file:
             file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", "not compressed"))
             file.writeframes(self.pcm)
         return out.getvalue()
@@ -126,42 +121,33 @@ class AzureSpeech(AbstractContextManager):
     """
 
     def __init__(self, settings: Settings):
-        self._settings = settings
+        self._settings, self._closed = settings, False
         self._lines: dict[int, _Line] = {}  # by thread: the SDK queues requests of one synthesizer, so each worker has its own
-        self._closed = False
 
-    def prepare(self) -> None:
-        """Connect for the calling thread before there is something to say."""
-        self._line()
+    def prepare(self) -> "_Line":
+        """Connect the calling thread, if it is not; may be called before there is something to say. Raises what the SDK raises."""
+        if self._closed:
+            raise SpeechCancelled("the agent is closed")
+        thread = threading.get_ident()
+        return self._lines.get(thread) or self._lines.setdefault(thread, _Line(self._settings))
 
     def synthesize(self, utterance: Utterance, cancelled: Callable[[], bool]) -> AudioClip:
         """Say one utterance; returns when its sound is complete. Looks at `cancelled()` every 20 ms."""
         try:
-            ssml = create_response_ssml(utterance.spoken, utterance.voice)
-        except VoiceHelperError as error:
+            return self.prepare().say(create_response_ssml(utterance.spoken, utterance.voice), utterance, cancelled)
+        except InputError as error:  # the text
             raise SpeechFailed(error.message, hint=error.hint) from None
-        return self._line().say(ssml, utterance, cancelled)
+        except (ImportError, OSError, RuntimeError, ValueError) as error:  # the SDK
+            reason = self._settings.mask(f"the Speech SDK does not work ({error}), so there is text but no sound")
+            raise SpeechFailed(reason, hint="Is it installed? Run: pip install azure-cognitiveservices-speech") from None
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
+    def close(self, *exc: object) -> None:
         """Disconnect every callback and drop the synthesizers. Call it when the threads that synthesised are gone."""
         self._closed = True
         while self._lines:
             self._lines.popitem()[1].close()
 
-    def _line(self) -> "_Line":
-        if self._closed:
-            raise SpeechCancelled("the agent is closed")
-        line = self._lines.get(threading.get_ident())
-        if line is None:
-            try:
-                line = self._lines[threading.get_ident()] = _Line(self._settings)
-            except (ImportError, RuntimeError, ValueError) as error:
-                reason = self._settings.mask(f"the Speech SDK could not start ({error}), so there is text but no sound")
-                raise SpeechFailed(reason, hint="Is it installed? Run: pip install azure-cognitiveservices-speech") from None
-        return line
+    __exit__ = close
 
 
 class _Line:
@@ -176,13 +162,15 @@ class _Line:
         config.set_property_by_name("SpeechSynthesis_FirstChunkTimeoutMs", "8000")
         config.set_property_by_name("SpeechSynthesis_MaxRetryTimes", "1")  # not 0: the retry also heals a lost request
         config.set_property_by_name("SpeechSynthesis_KeepConnectionAfterStopping", "true")
+        config.set_property_by_name("OPENSSL_SINGLE_TRUSTED_CERT", certificates())  # of any number; "" is what OpenSSL trusts by itself
+        if before := proxy(settings.speech_host or f"wss://{settings.speech_region}.tts.speech.microsoft.com"):
+            config.set_proxy(*before[:3], before[3].reveal())  # the SDK does not look into the environment
         self._sdk, self._mask = sdk, settings.mask
-        self._futures: list[Any] = []  # of the request that runs; kept: a dropped future loses its request
         self._told = threading.Condition()  # guards what the SDK's threads have told of this request; notified of each signal
-        self._signals, self._words, self._result = set(), [], None
+        self._futures, self._result = [], None  # of the request that runs; futures are kept: a dropped one loses its request
         self._synthesizer = sdk.SpeechSynthesizer(config, audio_config=None)
         for name in SIGNALS:
-            getattr(self._synthesizer, name).connect(partial(self._hear, name))
+            getattr(self._synthesizer, name).connect(lambda event, name=name: self._hear(name, event))
         self._connection = sdk.Connection.from_speech_synthesizer(self._synthesizer)
         self._connection.open(True)
 
@@ -192,18 +180,16 @@ class _Line:
         begun = time.monotonic()
         self._futures = [self._synthesizer.speak_ssml_async(ssml)]
         while not (result := self._wait(lambda: self._result, POLL_S)):
-            waited = time.monotonic() - begun
-            if cancelled():
+            waited, stopped = time.monotonic() - begun, cancelled()
+            if stopped or waited > (WHOLE_S if "synthesizing" in self._signals else FIRST_BYTE_S):
                 self._settle()
-                raise SpeechCancelled("stopped")
-            if waited > (WHOLE_S if "synthesizing" in self._signals else FIRST_BYTE_S):
-                self._settle()
-                raise SpeechFailed(f"the speech service sent no complete sound within {waited:.0f} s")
+                raise SpeechCancelled("stopped") if stopped else SpeechFailed(f"the service sent no complete sound within {waited:.0f} s")
         self._settle()
-        if result.reason == self._sdk.ResultReason.Canceled:
-            details = result.cancellation_details
+        if details := result.cancellation_details:  # None where it was not refused
             code, said = details.error_code.name, self._mask((details.error_details or "").split(" USP state:")[0].strip())
-            raise SpeechFailed(f"{code}: {said}", retryable=code in RETRYABLE and not result.audio_data)
+            error = refusal(f"speech {code}", code=code, said=said)
+            error.retryable &= not result.audio_data  # else a sentence would begin twice
+            raise error
         if not result.audio_data:
             raise SpeechFailed("the service sent no sound for this sentence")
         letters = "".join(filter(str.isalnum, utterance.spoken))  # the last word may be told after the end of the sound: give it a moment
@@ -232,10 +218,9 @@ class _Line:
         A future nobody asks keeps five threads of the SDK for ever; once the end has come, asking does not wait.
         """
         if self._futures and not self._result:
-            deadline = time.monotonic() + STOP_S
             self._wait(lambda: "synthesis_started" in self._signals or self._result, STOP_S)
             self._futures.append(self._synthesizer.stop_speaking_async())
-            self._wait(lambda: self._result, deadline - time.monotonic())
+            self._wait(lambda: self._result, STOP_S)
         if self._result:
             futures, self._futures = self._futures, []  # close() may be here at the same time
             for future in futures:

@@ -7,79 +7,68 @@ One lock guards the conversation and the turns. It is held for microseconds, nev
 """
 
 import dataclasses
-import queue
+import re
 import threading
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
-from ..conversation import Conversation, Delta, Ended, Outcome, SessionConfig, SessionReady, SessionRefused, Stuck
+from ..conversation import Conversation, SessionConfig
 from ..costs import Cost
-from ..errors import ConnectionFailed, InputError, ServerRefused, VoiceHelperError
-from ..events import ErrorEvent, Event, EventLog
+from ..errors import ConnectionFailed, InputError
+from ..events import EventLog
 from ..player import Player
 from ..realtime import RealtimeConnection
 from ..settings import Secret, Settings
-from ..speech import Utterance
 from ..ssml import Voice, legal_text
 from . import live
-from .handlers import Handlers
 from .speaker import Speaker
 from .turn import Stream, Turn
+from .wire import Wire
 
 MAX_CHARS = 32_000
-CONFIRM_S = 10.0
-CONNECT_AGAIN = "Run the cell with connect() again."
 KEEP_SOUND = 20  # turns whose PCM stays
 
 
-class ConversationAgent(AbstractContextManager):
+class ConversationAgent(Wire, AbstractContextManager):
     """A voice conversation. Make one with `ConversationAgent.connect()`.
 
     Attributes:
         where: one sentence: where we are connected.
         player: the loudspeaker; `display(agent.player)` puts it on the page.
-        conversation: the state of the session.
+        conversation: the state of the session; its `turns` are all that the model remembers, also of an earlier session.
         events: the masked log of both directions.
         turns: all turns, oldest first.
         voice: may be set at any time; acts from the next utterance.
-        session: what was asked of the session.
+        session: what the service has confirmed.
     """
 
-    def __init__(self, settings: Settings, *, session: SessionConfig | None, voice: Voice | None, player: Player, practice: Any = None):
+    def __init__(self, settings: Settings, session, voice, player: Player, conversation: Conversation | None = None, practice: Any = None):
+        super().__init__()
+        self._lock = threading.RLock()  # the reader, cells and callbacks all come here
         self.settings, self.player, self.voice = settings, player, voice or Voice()
         self.practice = practice  # the practice server's process, if this agent owns one
-        self.session = session or SessionConfig()
-        self.conversation = Conversation(self.session)
+        self.conversation = Conversation(session, conversation.turns if conversation else ())
+        self.first_number = 1 + max((int(re.search(r"\d{0,9}\Z", turn.id)[0] or 0) for turn in self.conversation.turns), default=0)
         self.events = EventLog(settings.mask)
         self.turns: list[Turn] = []
-        self._lock = threading.RLock()  # guards conversation and turns: the reader, cells and callbacks all come here
-        self._handlers = Handlers(settings.mask)
-        self._answers: queue.SimpleQueue[VoiceHelperError | None] = queue.SimpleQueue()  # to our session.update: None is yes
         self._closed = False
-        self.connection = RealtimeConnection(settings, on_event=self._receive, on_tick=self._tick, on_closed=self._lost)
+        listeners = {"event": self._receive, "tick": self._tick, "closed": self._lost, "failed": self._failed, "open": self._opened}
+        self.connection = RealtimeConnection(settings, **listeners)
         self._speaker = Speaker(settings, player, lambda: self.voice)
         self.queue = self._speaker.queue
         self.queue.on_change = self._spoke
 
     @classmethod
-    def connect(
-        cls,
-        settings: Settings | None = None,
-        *,
-        session: SessionConfig | None = None,
-        voice: Voice | None = None,
-        player: Player | None = None,
-        replace: bool = True,
-    ) -> "ConversationAgent":
+    def connect(cls, settings=None, *, session=None, voice=None, player=None, conversation=None, replace=True) -> "ConversationAgent":
         """Connect, ask for the session, and return when the service has confirmed it.
 
         Args:
-            settings: None reads `.env` and the environment: keys mean Azure, nothing configured means the practice server.
+            settings: a `Settings`. None reads `.env` and the environment: keys mean Azure, nothing configured means the practice server.
             session: None is `SessionConfig()`.
             voice: None is `Voice()`.
             player: None is the loudspeaker of the notebook, or a silent one elsewhere.
+            conversation: of `history.load()`, or of an earlier agent: the model is told what was said in its last turns, as far as it was heard.
             replace: close the agent that an earlier run of the cell made, and go on with its loudspeaker and its practice server.
 
         Raises:
@@ -91,15 +80,14 @@ class ConversationAgent(AbstractContextManager):
         settings = settings or Settings.load()
         before = live.current() if replace else None
         with ExitStack() as unless_connected:
-            practice = live.practice_server(settings, before)
+            practice = live.practice_server(settings, before, unless_connected)
             if practice is not None:
-                unless_connected.callback(practice.close)
                 settings = Settings.practice(practice.realtime_url, practice.speech_host, Secret(practice.key))
             if before is not None:
                 before.close()
             player = player or loudspeaker(before and before.player)
-            agent = unless_connected.enter_context(cls(settings, session=session, voice=voice, player=player, practice=practice))
-            agent._ask_for(agent.session)
+            agent = unless_connected.enter_context(cls(settings, session, voice, player, conversation, practice))
+            agent._ask_for()
             unless_connected.pop_all()
         live.agents()[agent] = replace
         return agent
@@ -108,23 +96,24 @@ class ConversationAgent(AbstractContextManager):
     def where(self) -> str:
         return f"{self.settings.where}{' (closed)' if self._closed else ''}"
 
+    @property
+    def session(self) -> SessionConfig:
+        return self.conversation.config
+
     # -- asking
 
     def start(self, text: str) -> Turn:
-        """Ask, and return at once: what a widget's callback uses.
+        """Ask, and return at once: what a widget's callback uses. A connection that was lost is opened again.
 
         Args:
             text: 1 to 32,000 characters; control characters and broken surrogates are repaired.
 
         Raises:
-            InputError: the text is empty or too long. ConnectionFailed: the agent is closed or the connection is lost.
+            InputError: the text is empty or too long. ConnectionFailed: the agent is closed.
         """
-        text = _checked(text)
         try:
             with self._lock:
-                if not self._closed and not self.connection.is_open:
-                    raise ConnectionFailed("the connection is lost", hint=CONNECT_AGAIN)
-                turn = self._new_turn(text)
+                turn = self._new_turn(_checked(text))
                 self.conversation.begin(turn, time.monotonic())
                 self._send()
         except KeyboardInterrupt:
@@ -167,16 +156,9 @@ class ConversationAgent(AbstractContextManager):
         Raises:
             InputError: a value the service would refuse.
             ServerRefused, ConnectionFailed: it is not confirmed, and why; the agent then goes on as before.
+            KeyboardInterrupt: the service may still do it; `session` is what it has confirmed.
         """
-        wanted = dataclasses.replace(self.session, **fields)
-        if self._closed or not self.connection.is_open:
-            raise ConnectionFailed("there is no connection", hint=CONNECT_AGAIN)
-        try:
-            self._ask_for(wanted)
-        except BaseException:
-            self.conversation.config = self.session
-            raise
-        self.session = wanted
+        self._ask_for(dataclasses.replace(self.session, **fields))
 
     @property
     def cost(self) -> Cost:
@@ -188,123 +170,32 @@ class ConversationAgent(AbstractContextManager):
         with self._lock:
             self._hush("interrupted")
 
-    def close(self) -> None:
-        """End everything this agent started, within 3 seconds. Twice is once; also leaving `with` and ending the interpreter."""
+    def close(self, *exc: object) -> None:
+        """End everything this agent started, within 3 seconds. Twice is once, or does what an Interrupt left to do; also leaving `with` and
+        ending the interpreter."""
         deadline = time.monotonic() + 3.0
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            practice, self.practice = self.practice, None  # from here on nobody takes it over
-            self._hush("closed")
+            if not self._closed:
+                self._closed = True
+                self._hush("closed")
         self._speaker.close()
         self.connection.close(max(0.2, min(1.0, deadline - time.monotonic())))
-        if practice is not None:
-            practice.close(max(0.2, deadline - time.monotonic()))
+        if self.practice is not None:
+            self.practice.close(max(0.2, deadline - time.monotonic()))
+            self.practice = None
         live.agents().pop(self, None)
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    __exit__ = close
 
     def __repr__(self) -> str:
         return f"<ConversationAgent: {self.where}; {len(self.turns)} turns>"
 
-    # -- handlers: plain functions, run on the reader thread
-
-    def on_open(self, function: Callable[[], None]) -> Callable[[], None]:
-        """Call `function()` when the connection is open; at the next tick if it is open already. Usable as a decorator, like the other three."""
-        self.connection.call_soon(lambda: self._handlers.call([function]))
-        return function
-
-    def on_message(self, function: Callable[[Event], None]) -> Callable[[Event], None]:
-        """Call `function(event)` for every server event, on the reader thread: be quick, never wait."""
-        self._handlers.message.append(function)
-        return function
-
-    def on_error(self, function: Callable[[Exception], None]) -> Callable[[Exception], None]:
-        """Call `function(error)` for errors the service reports, for a lost connection, and for exceptions in your other handlers."""
-        self._handlers.error.append(function)
-        return function
-
-    def on_close(self, function: Callable[[int | None, str], None]) -> Callable[[int | None, str], None]:
-        """Call `function(code, reason)` once, when the connection is over."""
-        self._handlers.close.append(function)
-        return function
-
-    # -- from the reader thread
-
-    def _receive(self, event: Event) -> None:
-        with self._lock:
-            outcomes = self.conversation.receive(event, time.monotonic())
-            self.events.add("received", event.raw, self.conversation.turn_of(event))
-            self._apply(outcomes)
-            self._send()
-        if isinstance(event, ErrorEvent) and event.error.get("code") != "response_cancel_not_active":
-            self._handlers.report(ServerRefused(str(event.error.get("message") or event.error.get("code"))))
-        self._handlers.call(self._handlers.message, event)
-
-    def _tick(self) -> None:
-        with self._lock:
-            self._apply(self.conversation.tick(time.monotonic()))
-            self._send()
-            if self.turns and self.turns[-1].held:
-                self._speaker.speak(self.turns[-1], [])
-
-    def _lost(self, code: int | None, reason: str) -> None:
-        error = ConnectionFailed(f"the connection was lost ({reason})")
-        with self._lock:
-            self._apply(self.conversation.lost(error.message))
-        self._answers.put(error)
-        if not self._closed:
-            self._handlers.report(error)
-        self._handlers.call(self._handlers.close, code, reason)
-
-    def _apply(self, outcomes: list[Outcome]) -> None:
-        for outcome in outcomes:
-            match outcome:
-                case SessionReady():
-                    self._answers.put(None)
-                case SessionRefused(reason):
-                    self._answers.put(ServerRefused(f"the session was refused: {reason}"))
-                case Delta(turn, text):
-                    turn.mark("first_delta")
-                    self._speaker.speak(turn, turn.splitter.feed(text))
-                case Stuck():
-                    self.connection.abort("the service does not answer any more")
-                case Ended(turn):
-                    self._speaker.speak(turn, turn.splitter.flush(), last=True)
-                    turn.mark("text_done")
-                    self._speaker.announce(turn, turn is self.turns[-1])
-
-    def _spoke(self, utterance: Utterance) -> None:
-        """The queue says that an utterance moved."""
-        turn = next((turn for turn in reversed(self.turns) if turn.id == utterance.turn_id), None)
-        if turn is not None:
-            turn.mark("moved")
-            turn.heard_chars = len(turn.heard_text)
-            self._speaker.announce(turn, turn is self.turns[-1])
-
     # -- inside
-
-    def _ask_for(self, session: SessionConfig) -> None:
-        """Ask for a session, and return when the service has confirmed it; raises what it says instead."""
-        with self._lock:
-            while not self._answers.empty():
-                self._answers.get()
-            self.conversation.config = session
-            self.conversation.open()
-            self._send()
-        try:
-            refusal = self._answers.get(timeout=CONFIRM_S)
-        except queue.Empty:
-            refusal = ConnectionFailed(f"the service did not confirm the session within {CONFIRM_S:.0f} s")
-        if refusal is not None:
-            raise refusal
 
     def _new_turn(self, text: str) -> Turn:
         """End what runs, silence what sounds, and make the next turn. With the lock held, so that two askers get one order."""
         if self._closed:
-            raise ConnectionFailed("the agent is closed", hint=CONNECT_AGAIN)
+            raise ConnectionFailed("the agent is closed", hint="Run the cell with connect() again.")
         if hasattr(self.player, "attend"):  # in the cell that asks: a loudspeaker that is not on the page says how to get there
             self.player.attend()
         turn = Turn(self, text, self._hush("a new message came"))
@@ -317,19 +208,11 @@ class ConversationAgent(AbstractContextManager):
     def _hush(self, reason: str) -> int:
         """Silence what sounds and cancel what runs. With the lock held; returns the new generation of the queue."""
         generation = self.queue.interrupt(reason)
-        for turn in self.turns[-1:]:
-            if self.conversation.cancel(turn, reason):
-                turn.held.clear()
-                turn.mark("text_done")
+        if self.turns and self.conversation.cancel(self.turns[-1], reason, time.monotonic()):
+            self.turns[-1].held.clear()
+            self.turns[-1].mark("text_done")
         self._send()
         return generation
-
-    def _send(self) -> None:
-        for message, turn in self.conversation.outgoing():
-            self.events.add("sent", message, turn and turn.id)
-            self.connection.send(message)
-            if message["type"] == "response.create":
-                turn.mark("sent")
 
 
 def _checked(text: str) -> str:

@@ -6,20 +6,16 @@ It also finds the practice server and the loudspeaker to use. What it does not d
 
 import atexit
 import sys
+from contextlib import ExitStack
 from typing import Any
 
 from ..errors import ConnectionFailed
 from ..settings import Settings
 
-_SLOT = "_voicehelper_live"  # of `sys`: survives a reload of voicehelper, which a module global does not
-
 
 def agents() -> dict[Any, bool]:
     """The live agents, oldest first, each with whether the next connect() replaces it. All are closed when the interpreter ends."""
-    if not hasattr(sys, _SLOT):
-        setattr(sys, _SLOT, {})
-        atexit.register(_close_all)
-    return getattr(sys, _SLOT)
+    return vars(sys).setdefault("_voicehelper_live", {})  # survives a reload of voicehelper, which a module global does not
 
 
 def current() -> Any:
@@ -27,21 +23,26 @@ def current() -> Any:
     return next((agent for agent, replaced in reversed(list(agents().items())) if replaced), None)
 
 
+@atexit.register  # once more by a module that is loaded again: closing twice is once
 def _close_all() -> None:
     for agent in list(agents()):
         agent.close()
 
 
-def practice_server(settings: Settings, before: Any) -> Any:
+def practice_server(settings: Settings, before: Any, unless_connected: ExitStack) -> Any:
     """The practice server to use: none with keys or when one is named, that of the agent before, else a new one."""
     if settings.backend != "practice" or settings.realtime_url:
         return None
     if before is not None and before.practice is not None and before.practice.alive():
         practice, before.practice = before.practice, None  # it is not the one before who closes it
+        unless_connected.callback(agents().__setitem__, before, True)  # but the next connect() finds it there
+        unless_connected.callback(setattr, before, "practice", practice)
         return practice
     from ..practice.launcher import LaunchFailed, launch  # nobody with keys needs it
 
     try:
-        return launch()
+        practice = launch()
     except LaunchFailed as error:
         raise ConnectionFailed(f"the practice server did not start: {error}", hint="Restart the kernel and run the cell again.") from None
+    unless_connected.callback(practice.close)
+    return practice

@@ -13,11 +13,11 @@ from ..settings import Settings
 from ..speakable import speakable
 from ..speech import AzureSpeech, Utterance
 from ..ssml import Voice
-from ..tts_queue import TTSQueue
+from ..tts_queue import TTSQueue, guarded
 from .turn import Turn
 
 JOIN_S, JOIN_CHARS = 5.0, 300  # with so much speech waiting, short units share one request
-LINES = {"speaking": "🔊 Speaking response…", "spoken": "🔊 Speech completed", "interrupted": "⏹ Speech interrupted", "failed": "🔇 {}"}
+LINES = {"speaking": "🔊 Speaking response…", "spoken": "🔊 Speech completed", "interrupted": "⏹ Speech interrupted"}
 
 
 class Speaker:
@@ -35,11 +35,9 @@ class Speaker:
         """Make utterances of units. While much speech waits, short ones are joined: the free tier allows 20 requests a minute."""
         for unit in units:
             turn.mark("first_unit")
-            if turn.held and len(" ".join([*turn.held, unit])) > JOIN_CHARS:
+            if turn.held and (self.queue.waiting_s < JOIN_S or len(" ".join([*turn.held, unit])) > JOIN_CHARS):
                 self._utter(turn)
             turn.held.append(unit)
-            if self.queue.waiting_s < JOIN_S:
-                self._utter(turn)
         if turn.held and (last or self.queue.waiting_s < JOIN_S):
             self._utter(turn)
 
@@ -54,11 +52,12 @@ class Speaker:
     def announce(self, turn: Turn, newest: bool) -> None:
         """One line of status on the loudspeaker, when that of the newest turn changes."""
         with self._telling:
-            reason = next((item.reason for item in turn.utterances if item.status == "failed"), None)
-            line = LINES.get(turn.speech, "").format(reason)
+            reason = next((item.reason for item in turn.utterances if item.status == "failed"), turn.reason or "Nothing to say")
+            waits = turn.status == "running" and turn.reason
+            line = f"⏳ {waits}" if waits else LINES.get("speaking" if turn.status == "running" else turn.speech, f"🔇 {reason}")
             if newest and line and (turn.id, line) != self._said and hasattr(self.player, "notice"):
                 self._said = (turn.id, line)
-                self.player.notice(line)
+                guarded(self.player.notice, line)
 
     def close(self) -> None:
         """Silence; end the threads of the queue, then the connections to the voice."""

@@ -18,8 +18,9 @@ from ..pictures import timeline
 from ..sentences import SentenceSplitter, Unit
 from ..speech import Utterance
 from ..ssml import billed_characters, create_response_ssml
+from ..tts_queue import wait_until
 
-POLL_S = 0.25
+ENDS = {"failed": "failed", "cancelled": "interrupted", "spoken": "spoken"}  # of an utterance, and of the speech: the first that is met
 TIMES = ("sent", "first_delta", "first_unit", "first_synthesis", "first_audio", "first_clip", "text_done", "speech_done")
 
 
@@ -30,37 +31,34 @@ class Turn(TurnRecord):
         id, user_text: its name, and what was asked ("" for `speak_response`).
         text: what has arrived so far; complete when `status` is "done".
         status: of the text only: running, then exactly one of done, partial, cancelled, failed.
-        reason: why the text is partial, cancelled or failed.
+        reason: why the text is partial, cancelled or failed; while it runs, what it waits for.
         usage: tokens as the service counted them.
         utterances: the pieces that are spoken, in order.
     """
 
     def __init__(self, agent: Any, user_text: str, generation: int):
-        super().__init__(f"turn{len(agent.turns) + 1}", user_text)
+        super().__init__(f"turn{agent.first_number + len(agent.turns)}", user_text)
         self._agent, self.generation = agent, generation
         self.utterances: list[Utterance] = []
         self.splitter = SentenceSplitter(agent.voice.language)
         self.held: list[Unit] = []  # short units that wait to be spoken together
-        self._asked = time.monotonic()
-        self._times: dict[str, float] = {}
+        self._times = {"asked": time.monotonic()}
         self._changed = threading.Condition()  # notified when a delta came, the text ended, or an utterance moved
 
     @property
     def speech(self) -> str:
         """Of the sound: none, speaking, spoken, interrupted or failed."""
         states = {item.status for item in self.utterances if item.spoken.strip()}
-        if not states:
-            return "none"
-        if self.status == "running" or not states <= {"spoken", "cancelled", "failed"}:
+        if states and self.status == "running" or not states <= set(ENDS):
             return "speaking"
-        return "failed" if "failed" in states else "interrupted" if "cancelled" in states else "spoken"
+        return next((ENDS[status] for status in ENDS if status in states), "none")
 
     @property
     def heard_text(self) -> str:
         """The beginning of the text that was heard, to the last whole word; in a script without spaces, to the last character."""
         chars = 0  # white space aside
         for item in self.utterances:
-            share = 1.0 if item.status == "spoken" else item.heard_s / item.clip.duration_s if item.clip else 0.0
+            share = 1.0 if item.status == "spoken" else item.heard_s / (item.duration_s or 1.0)
             chars += int(share * len("".join(item.text.split())))
             if item.status != "spoken":
                 break
@@ -72,13 +70,12 @@ class Turn(TurnRecord):
         """Seconds from asking, None if not reached: sent, first_delta, first_unit, first_synthesis, first_audio, first_clip,
         text_done, speech_done. first_audio is when the service sent its first byte, first_clip when a whole clip was handed over."""
         voiced = [item for item in self.utterances if item.spoken.strip()]
-        times, clip = (voiced[0].times, voiced[0].clip) if voiced else ({}, None)
+        get, clip = (voiced[0].times.get, voiced[0].clip) if voiced else ({}.get, None)
         first_byte_ms = clip.latencies.get("first_byte") if clip else None
-        audio = times["synthesising"] + first_byte_ms / 1000 if first_byte_ms else times.get("ready")
+        audio = get("synthesising") + first_byte_ms / 1000 if first_byte_ms else get("ready")
         over = max(item.times[item.status] for item in voiced) if voiced and self.speech != "speaking" else None
-        own = {"first_synthesis": times.get("synthesising"), "first_audio": audio, "first_clip": times.get("handed"), "speech_done": over}
-        found = {**self._times, **own}
-        return {name: None if found.get(name) is None else found[name] - self._asked for name in TIMES}
+        at = self._times | {"first_synthesis": get("synthesising"), "first_audio": audio, "first_clip": get("handed"), "speech_done": over}
+        return {name: None if at.get(name) is None else at[name] - at["asked"] for name in TIMES}
 
     @property
     def cost(self) -> Cost:
@@ -100,16 +97,11 @@ class Turn(TurnRecord):
         return self.speech != "speaking" and self.status != "running"
 
     def _wait(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
-        deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
         try:
-            with self._changed:
-                while not self._changed.wait_for(condition, min(POLL_S, deadline - time.monotonic())):
-                    if time.monotonic() >= deadline:
-                        return False
+            return wait_until(condition, self._changed, timeout)
         except (KeyboardInterrupt, RuntimeError):  # the kernel's Interrupt; at the wrong moment a Condition makes a RuntimeError of it
             self._interrupt()
             raise KeyboardInterrupt from None
-        return True
 
     def _interrupt(self) -> None:
         """No more text and no more sound of this turn; a newer one has ended it already."""
@@ -129,10 +121,9 @@ class Turn(TurnRecord):
         """The timeline of this turn, for a notebook."""
         bars = []
         for item in self.utterances:
-            times, over = item.times, item.times.get(item.status) if item.is_final else None
-            sounding = times.get("playing", times.get("handed") if item.status == "spoken" else None)
-            stamps = (times.get("synthesising"), times.get("ready"), sounding, over)
-            bars.append((item.text, *(stamp and stamp - self._asked for stamp in stamps)))
+            sounding = "handed" if item.status == "spoken" and "playing" not in item.times else "playing"
+            stages = ("synthesising", "ready", sounding, item.status)  # what sounds now has a bar without a length
+            bars.append((item.text, *(at and at - self._times["asked"] for at in map(item.times.get, stages))))
         return timeline(self.timings, bars, title=self.user_text or self.text)
 
 
@@ -144,21 +135,17 @@ class Stream(Iterator[str], AbstractContextManager):
 
     def __next__(self) -> str:
         self.turn._wait(lambda: len(self.turn.pieces) > self._next or self.turn.status != "running")
-        if self._next < len(self.turn.pieces):
-            self._next += 1
-            return self.turn.pieces[self._next - 1]
-        if self.turn.status == "failed":
-            raise TurnFailed(self.turn.reason or "the turn failed", turn=self.turn)
-        raise StopIteration
+        if self._next == len(self.turn.pieces):
+            raise TurnFailed(self.turn.reason or "the turn failed", turn=self.turn) if self.turn.status == "failed" else StopIteration
+        self._next += 1
+        return self.turn.pieces[self._next - 1]
 
-    def close(self) -> None:
+    def close(self, *exc: object) -> None:
         """Interrupt the turn if its text still runs."""
         if self.turn.status == "running":
             self.turn._interrupt()
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    __exit__ = close
 
     def __del__(self) -> None:
-        if self.turn.status == "running":  # whoever collects garbage may hold any lock: let the reader thread do it
-            self.turn._agent.connection.call_soon(self.turn._interrupt)
+        self.turn._agent.connection.call_soon(self.close)  # whoever collects garbage may hold any lock: let the reader thread do it

@@ -120,7 +120,7 @@ def launch(*, seed: int = 0, env: Mapping[str, str] | None = None, timeout: floa
         raise LaunchFailed(f"The practice server could not be started: {fault}") from fault
     server = PracticeServer(process, key)
     with contextlib.ExitStack() as unless_ready:
-        unless_ready.callback(server.close)  # also when an Interrupt ends the waiting
+        unless_ready.callback(server.close, 0.5)  # also when an Interrupt ends the waiting
         if server.wait_ready(timeout):
             unless_ready.pop_all()
             return server
