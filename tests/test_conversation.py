@@ -458,7 +458,11 @@ def test_a_lost_connection_ends_what_has_shown_a_word_and_the_others_wait(runnin
     second = running.it.begin(TurnRecord("turn_2", "y"))
     outcomes = running.it.lost(ConnectionFailed("the wire broke"))
     assert [outcome.turn.id for outcome in outcomes] == ["turn_1"]
-    assert (running.turn.status, running.turn.text, running.turn.reason) == ("partial", "One. ", "the wire broke → Ask again; what came is kept.")
+    assert (running.turn.status, running.turn.text, running.turn.reason) == (
+        "partial",
+        "One. ",
+        "the wire broke → Ask again; what came is kept.",
+    )
     assert second.status == "running"
 
 

@@ -131,7 +131,8 @@ class Wire:
 
     def _ask_for(self, session: SessionConfig | None = None) -> None:
         """Ask for a session, None: that of a new connection; return when the service has confirmed it, or raise what it says instead."""
-        answers, told, end = [], threading.Event(), time.monotonic() + CONFIRM_S + 2  # the conversation gives up earlier, but a handler may hold up the reader
+        # the conversation gives up earlier, but a handler may hold up the reader
+        answers, told, end = [], threading.Event(), time.monotonic() + CONFIRM_S + 2
         with self._lock:
             if self.conversation.error:
                 raise self.conversation.error
