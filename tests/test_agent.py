@@ -358,9 +358,13 @@ def test_a_wrong_speech_key_leaves_the_text_whole_and_says_why(practice):
 
 
 def test_the_sound_of_old_turns_is_let_go_and_their_text_stays(agent):
-    """PCM of the last 20 turns; texts of all."""
-    for _ in range(23):
+    """PCM of the last 20 turns; texts of all, what was heard of them, and their times."""
+    first = agent.speak_response(f"{made_up()}.")
+    assert first.wait(10)
+    before = (first.heard_text, first.timings)
+    for _ in range(22):
         agent.speak_response(f"{made_up()}.").wait(10)
+    assert (first.heard_text, first.timings) == before
     assert [bool(turn.utterances[0].clip) for turn in agent.turns] == [False] * 3 + [True] * 20
     assert all(turn.text for turn in agent.turns)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import deque
 
@@ -13,6 +14,7 @@ from voicehelper.events import parse
 
 from .support import forall, made_up, openai_faults, st
 
+PRESETS = ("voice assistant", "accessibility reader", "teacher", "customer service")
 FINAL = ("done", "partial", "cancelled", "failed")
 counter = itertools.count(1)
 
@@ -243,6 +245,20 @@ def test_a_session_updated_that_nobody_asked_for_changes_nothing_but_what_is_kno
     session, before = effective(talk.it.config, instructions=made_up()), talk.it.config
     assert talk.say(server("session.updated", session=session)) == []
     assert (talk.it.session, talk.it.config, talk.it.is_ready) == (session, before, True)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_each_preset_is_a_session_of_its_own_and_takes_other_fields(name):
+    config, limit = SessionConfig.preset(name), 7
+    assert openai_faults(config.to_event(), "client") == []
+    assert SessionConfig.preset(name, max_output_tokens=limit) == dataclasses.replace(config, max_output_tokens=limit)
+    assert len({SessionConfig.preset(other).instructions for other in PRESETS}) == len(PRESETS)
+
+
+def test_a_preset_that_is_not_there_is_refused_by_the_names_of_those_that_are():
+    with pytest.raises(InputError, match=(wrong := made_up())) as caught:
+        SessionConfig.preset(wrong)
+    assert all(name in caught.value.hint for name in PRESETS)
 
 
 def test_a_temperature_is_refused_with_the_explanation():

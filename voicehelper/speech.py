@@ -48,7 +48,7 @@ class Utterance:
         clip: its sound, once ready; that of old turns is let go.
         attempts: how many requests were made for it.
         heard_s, duration_s: seconds of it that were heard, and that there are.
-        times: when each status was reached, in the queue's clock.
+        times: when each status was reached, in the queue's clock, and when the service sent its first byte.
     """
 
     def __init__(self, turn_id: str, index: int, text: str, *, spoken=None, voice=None, language=None, generation: int = 0):
@@ -196,6 +196,7 @@ class _Line:
         self._wait(lambda: self._words and letters.endswith("".join(filter(str.isalnum, self._words[-1].text)) or "?"), 0.2)
         keys = {name: getattr(self._sdk.PropertyId, f"SpeechServiceResponse_Synthesis{word}LatencyMs") for name, word in LATENCIES.items()}
         latencies = {name: float(value) for name, key in keys.items() if (value := result.properties.get_property(key))}
+        utterance.times["first_byte"] = begun + latencies.get("first_byte", 0.0) / 1000
         return AudioClip(utterance, bytes(result.audio_data), _placed(self._words, utterance.text), latencies)
 
     def _hear(self, signal: str, event: Any) -> None:

@@ -70,9 +70,8 @@ class Turn(TurnRecord):
         """Seconds from asking, None if not reached: sent, first_delta, first_unit, first_synthesis, first_audio, first_clip,
         text_done, speech_done. first_audio is when the service sent its first byte, first_clip when a whole clip was handed over."""
         voiced = [item for item in self.utterances if item.spoken.strip()]
-        get, clip = (voiced[0].times.get, voiced[0].clip) if voiced else ({}.get, None)
-        first_byte_ms = clip.latencies.get("first_byte") if clip else None
-        audio = get("synthesising") + first_byte_ms / 1000 if first_byte_ms else get("ready")
+        get = voiced[0].times.get if voiced else {}.get
+        audio = get("first_byte", get("ready"))
         over = max(item.times[item.status] for item in voiced) if voiced and self.speech != "speaking" else None
         at = self._times | {"first_synthesis": get("synthesising"), "first_audio": audio, "first_clip": get("handed"), "speech_done": over}
         return {name: None if at.get(name) is None else at[name] - at["asked"] for name in TIMES}
