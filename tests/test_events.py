@@ -110,8 +110,8 @@ def test_an_answer_of_a_server_with_the_older_names_is_received_whole():
         agent = ConversationAgent.connect(settings_for(port), player=SilentPlayer(), replace=False)
         with agent:
             turn = agent.ask(made_up())
+            assert "item_7" in [item["id"] for item in agent.conversation.items]
         assert (turn.status, turn.text) == ("done", "".join(words))
-        assert "item_7" in [item["id"] for item in agent.conversation.items]
         assert agent.events.unknown == {}
 
 

@@ -64,8 +64,10 @@ def listening(answer, tls: ssl.SSLContext | None = None):
         ports.append((server.sockets[0].getsockname()[1], stop))
         await stop.wait()
         server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
             task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(run(asyncio.Event())), daemon=True)
     thread.start()
@@ -73,7 +75,6 @@ def listening(answer, tls: ssl.SSLContext | None = None):
     yield port
     loop.call_soon_threadsafe(stop.set)
     thread.join(5)
-    loop.run_until_complete(asyncio.sleep(0))  # what was cancelled ends
     loop.close()
 
 

@@ -528,7 +528,7 @@ def test_one_sentence_of_five_meets_a_fault_and_the_others_are_spoken_in_order(m
         script.on(met.text, *case.steps)
         put_all(queue, items)
         assert queue.join(WHOLE_S + 10)
-        assert statuses(items) == [case.status if item is met else "spoken" for item in items]
+        assert statuses(items) == [case.status if item is met else "spoken" for item in items], [item.reason for item in items]
         assert script.texts().count(met.text) in case.requests
         assert all(script.texts().count(item.text) == 1 for item in items if item is not met)
         assert (met.reason is None) if case.reason is None else (case.reason in met.reason)
