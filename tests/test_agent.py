@@ -312,6 +312,15 @@ def test_an_interrupt_in_mid_speech_leaves_nothing_of_the_old_turn(paced):
             assert {item.status for item in turn.utterances} <= {"spoken", "cancelled"} and turn.speech == "interrupted"
 
 
+def test_after_an_interrupt_in_the_middle_of_the_text_the_loudspeaker_does_not_say_that_it_speaks(paced):
+    with ConversationAgent.connect(paced, player=fast()) as agent:
+        turn = agent.start(LONG)
+        wait_for(lambda: agent.player.notices and turn.status == "running")
+        assert agent.player.notices[-1].startswith("🔊 Speaking")
+        agent.interrupt()
+        wait_for(lambda: agent.player.notices[-1] == "⏹ Speech interrupted")
+
+
 def test_speak_response_speaks_a_given_text_and_leaves_the_models_history_alone(agent):
     """No event is sent; it interrupts what runs."""
     agent.start(LONG)

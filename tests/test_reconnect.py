@@ -224,7 +224,7 @@ def test_waiting_is_ended_by_an_interrupt_and_by_a_new_question(server):
         first = agent.start("Tell me a joke about programmers")
         wait_for(lambda: first.reason)
         agent.interrupt()
-        assert first.status == "cancelled"
+        assert first.status == "cancelled" and agent.player.notices[-1] == "🔇 interrupted", "the countdown stands there for ever"
         second = agent.start("Tell me a joke about cats")
         wait_for(lambda: second.reason)
         third = agent.ask("Tell me a joke about teachers")

@@ -206,13 +206,14 @@ class ConversationAgent(Wire, AbstractContextManager):
         return turn
 
     def _hush(self, reason: str) -> int:
-        """Silence what sounds and cancel what runs. With the lock held; returns the new generation of the queue."""
-        generation = self.queue.interrupt(reason)
+        """Cancel what runs and silence what sounds, so that the last line on the loudspeaker says how it ended. With the lock held; returns the
+        new generation of the queue."""
         if self.turns and self.conversation.cancel(self.turns[-1], reason, time.monotonic()):
             self.turns[-1].held.clear()
             self.turns[-1].mark("text_done")
+            self._speaker.announce(self.turns[-1], True)  # nobody else does, where nothing was to be spoken yet
         self._send()
-        return generation
+        return self.queue.interrupt(reason)
 
 
 def _checked(text: str) -> str:
